@@ -1,0 +1,376 @@
+//! Settings: read, checked, and then never changed.
+//!
+//! Later wins: the defaults compiled in (`config/default.toml`), a file, the environment (`DUET_SECTION__KEY`). A key
+//! nobody knows and a value that cannot be used are errors, found before any port is bound. The environment is a
+//! parameter, so no test touches the process's own.
+
+use std::{collections::HashMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+/// The defaults, as the repository documents them.
+pub const DEFAULTS: &str = include_str!("../config/default.toml");
+
+/// Every setting.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The public listener.
+    pub server: Server,
+    /// The operator's listener.
+    pub admin: Admin,
+    /// What nodes share.
+    pub redis: Redis,
+    /// What the lesson's clients expect.
+    pub compat: Compat,
+    /// The page at `/` and `/NAME`.
+    pub page: Page,
+    /// How much is taken.
+    pub limits: Limits,
+    /// How long is waited.
+    pub timeouts: Timeouts,
+    /// What is written.
+    pub log: Log,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// `DUET_SERVER__LISTEN`: where Socket.IO, the page and the client library are served.
+    pub listen: SocketAddr,
+    /// `DUET_SERVER__BACKLOG`: connections the kernel may hold before they are accepted.
+    pub backlog: u32,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// `DUET_ADMIN__LISTEN`: where `/livez`, `/readyz` and `/metrics` are served.
+    pub listen: SocketAddr,
+}
+
+/// `[redis]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Redis {
+    /// `DUET_REDIS__URL`: empty for one node.
+    pub url: String,
+}
+
+/// `[compat]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compat {
+    /// `DUET_COMPAT__CLIENT_LOG`: send the lesson's `log` events.
+    pub client_log: bool,
+    /// `DUET_COMPAT__IPADDR`: what `ipaddr` gives out.
+    pub ipaddr: Addresses,
+}
+
+/// Which addresses `ipaddr` gives out.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Addresses {
+    /// Every IPv4 address of the machine but loopback, as the lesson's server does.
+    Interfaces,
+    /// None.
+    None,
+    /// These.
+    These(Vec<std::net::IpAddr>),
+}
+
+impl TryFrom<String> for Addresses {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.trim() {
+            "interfaces" => Ok(Self::Interfaces),
+            "none" => Ok(Self::None),
+            list => list
+                .split(',')
+                .map(|address| address.trim().parse())
+                .collect::<Result<_, _>>()
+                .map(Self::These)
+                .map_err(|_| format!("`{list}` is neither \"interfaces\" nor \"none\" nor a list of IP addresses")),
+        }
+    }
+}
+
+impl From<Addresses> for String {
+    fn from(addresses: Addresses) -> Self {
+        match addresses {
+            Addresses::Interfaces => "interfaces".into(),
+            Addresses::None => "none".into(),
+            Addresses::These(list) => list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        }
+    }
+}
+
+/// `[page]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Page {
+    /// `DUET_PAGE__DIRECTORY`: a directory of your own instead of the page compiled in; empty for the latter.
+    pub directory: PathBuf,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// `DUET_LIMITS__MESSAGE_BYTES`: of one packet; a larger one closes the connection.
+    pub message_bytes: usize,
+    /// `DUET_LIMITS__ATTACHMENTS`: binary attachments of one event; more close the connection.
+    pub attachments: usize,
+    /// `DUET_LIMITS__DEPTH`: nesting of arrays and objects in one event; deeper is refused.
+    pub depth: usize,
+    /// `DUET_LIMITS__OUTBOUND_BYTES`: waiting for one receiver; one further behind is closed.
+    pub outbound_bytes: usize,
+    /// `DUET_LIMITS__ROOMS_PER_SOCKET`: rooms one socket may sit in at a time; more are refused.
+    pub rooms_per_socket: usize,
+}
+
+/// `[timeouts]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Timeouts {
+    /// `DUET_TIMEOUTS__HANDSHAKE`: until a connection has sent its request head, and its Socket.IO CONNECT.
+    #[serde(with = "humantime_serde")]
+    pub handshake: Duration,
+    /// `DUET_TIMEOUTS__REQUEST`: until the body of a request is there.
+    #[serde(with = "humantime_serde")]
+    pub request: Duration,
+    /// `DUET_TIMEOUTS__PING_INTERVAL`: Engine.IO `pingInterval`.
+    #[serde(with = "humantime_serde")]
+    pub ping_interval: Duration,
+    /// `DUET_TIMEOUTS__PING_TIMEOUT`: Engine.IO `pingTimeout`.
+    #[serde(with = "humantime_serde")]
+    pub ping_timeout: Duration,
+    /// `DUET_TIMEOUTS__WRITE_STALL`: how long a connection may take no byte while some wait; also `TCP_USER_TIMEOUT`.
+    #[serde(with = "humantime_serde")]
+    pub write_stall: Duration,
+    /// `DUET_TIMEOUTS__DRAIN`: from SIGTERM to exit.
+    #[serde(with = "humantime_serde")]
+    pub drain: Duration,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// `DUET_LOG__LEVEL`: a level, or a filter as `tracing-subscriber`'s `EnvFilter` reads it.
+    pub level: String,
+    /// `DUET_LOG__FORMAT`: `auto`, `text` or `json`.
+    pub format: LogFormat,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// Text.
+    Text,
+    /// JSON, one object a line.
+    Json,
+}
+
+/// Why the settings cannot be used: one line for whoever starts the server.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadSettings(String);
+
+impl Settings {
+    /// Reads the settings from the defaults, `file` and `environment`.
+    ///
+    /// # Errors
+    /// [`BadSettings`] names the key, where it came from and what is wrong with it.
+    pub fn load(file: Option<PathBuf>, environment: HashMap<String, String>) -> Result<Self, BadSettings> {
+        let environment: HashMap<_, _> =
+            environment.into_iter().filter(|(key, _)| key.starts_with("DUET_") && key != "DUET_CONFIG").collect();
+        if let Some(stray) = environment.keys().find(|key| !key.contains("__")) {
+            return Err(BadSettings(format!("environment variable {stray}: no such setting (they read DUET_SECTION__KEY)")));
+        }
+        let mut sources = config::Config::builder().add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml));
+        if let Some(file) = file {
+            sources = sources.add_source(config::File::from(file).format(config::FileFormat::Toml).required(true));
+        }
+        let settings: Self = sources
+            .add_source(
+                config::Environment::with_prefix("DUET")
+                    .prefix_separator("_")
+                    .separator("__")
+                    .try_parsing(true)
+                    .source(Some(environment)),
+            )
+            .build()
+            .and_then(config::Config::try_deserialize)
+            .map_err(|error| BadSettings(error.to_string().replace('\n', " ")))?;
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    /// Checks what a type alone does not say.
+    fn validate(&self) -> Result<(), BadSettings> {
+        let require = |holds: bool, complaint: &str| if holds { Ok(()) } else { Err(BadSettings(complaint.into())) };
+        require(self.server.backlog > 0, "server.backlog: must be at least 1")?;
+        require(
+            self.redis.url.is_empty(),
+            "redis.url: this build serves one node and keeps its rooms in the process; leave it empty",
+        )?;
+        require(
+            self.page.directory.as_os_str().is_empty() || self.page.directory.join("index.html").is_file(),
+            "page.directory: no index.html there",
+        )?;
+        let limits = &self.limits;
+        require((1024..=64 << 20).contains(&limits.message_bytes), "limits.message_bytes: must be between 1024 and 67108864")?;
+        require((1..=1024).contains(&limits.attachments), "limits.attachments: must be between 1 and 1024")?;
+        require((8..=1024).contains(&limits.depth), "limits.depth: must be between 8 and 1024")?;
+        require((4096..=1 << 30).contains(&limits.outbound_bytes), "limits.outbound_bytes: must be between 4096 and 1073741824")?;
+        require((1..=4096).contains(&limits.rooms_per_socket), "limits.rooms_per_socket: must be between 1 and 4096")?;
+        for (name, value) in [
+            ("handshake", self.timeouts.handshake),
+            ("request", self.timeouts.request),
+            ("ping_interval", self.timeouts.ping_interval),
+            ("ping_timeout", self.timeouts.ping_timeout),
+            ("write_stall", self.timeouts.write_stall),
+        ] {
+            let holds = (Duration::from_millis(100)..=Duration::from_secs(600)).contains(&value);
+            require(holds, &format!("timeouts.{name}: must be between 100ms and 10m"))?;
+        }
+        require(self.timeouts.drain <= Duration::from_secs(600), "timeouts.drain: must be at most 10m")?;
+        self.log.filter().map(drop)
+    }
+
+    /// The settings in force as TOML, with secrets hidden.
+    #[must_use]
+    pub fn printable(&self) -> String {
+        let mut shown = self.clone();
+        shown.redis.url = hide_password(&shown.redis.url);
+        let value = match serde_json::to_value(&shown) {
+            Ok(serde_json::Value::Object(sections)) => sections,
+            _ => serde_json::Map::new(),
+        };
+        let mut text = String::new();
+        for (section, keys) in value {
+            text.push_str(&format!("[{section}]\n"));
+            for (key, value) in keys.as_object().into_iter().flatten() {
+                // A JSON text, number or truth value is one in TOML as well.
+                text.push_str(&format!("{key} = {value}\n"));
+            }
+            text.push('\n');
+        }
+        text
+    }
+}
+
+impl Log {
+    /// The filter that `level` stands for.
+    ///
+    /// # Errors
+    /// When it is neither a level nor a filter.
+    pub fn filter(&self) -> Result<tracing_subscriber::EnvFilter, BadSettings> {
+        let known = |word: &str| ["off", "error", "warn", "info", "debug", "trace"].contains(&word);
+        // A bare word that is no level would be taken for a target's name, and silence everything.
+        if self.level.split(',').any(|part| !part.contains(['=', '[', ':']) && !known(part.trim())) {
+            return Err(BadSettings(format!("log.level: `{}` is no level", self.level)));
+        }
+        tracing_subscriber::EnvFilter::try_new(&self.level).map_err(|error| BadSettings(format!("log.level: {error}")))
+    }
+}
+
+/// `scheme://user:password@host` with the password hidden.
+fn hide_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let Some((credentials, host)) = rest.rsplit_once('@') else { return url.to_owned() };
+    let user = credentials.split_once(':').map_or("", |(user, _)| user);
+    format!("{scheme}://{user}:***@{host}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(environment: &[(&str, &str)]) -> Result<Settings, BadSettings> {
+        Settings::load(None, environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_contract() {
+        let settings = load(&[]).expect("defaults");
+        assert_eq!(settings.server.listen.to_string(), "0.0.0.0:8080");
+        assert_eq!(settings.admin.listen.to_string(), "127.0.0.1:9090");
+        assert_eq!(settings.redis.url, "");
+        assert!(settings.compat.client_log);
+        assert_eq!(settings.limits.outbound_bytes, 1 << 20);
+        let noticed = settings.timeouts.ping_interval + settings.timeouts.ping_timeout;
+        assert!(noticed < Duration::from_secs(20) && settings.timeouts.handshake <= Duration::from_secs(10));
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
+        let file = std::env::temp_dir().join(format!("duet-config-test-{}.toml", std::process::id()));
+        std::fs::write(&file, "[server]\nlisten = \"127.0.0.1:1\"\n[timeouts]\ndrain = \"3s\"\n").expect("write");
+        let environment = HashMap::from([("DUET_SERVER__LISTEN".to_owned(), "127.0.0.1:2".to_owned())]);
+        let settings = Settings::load(Some(file.clone()), environment).expect("valid");
+        std::fs::remove_file(file).expect("remove");
+        assert_eq!(settings.server.listen.port(), 2);
+        assert_eq!(settings.timeouts.drain, Duration::from_secs(3));
+        assert_eq!(settings.admin.listen.port(), 9090);
+    }
+
+    #[test]
+    fn a_setting_nobody_knows_and_a_value_nobody_can_use_are_one_clear_line() {
+        for (key, value, says) in [
+            ("DUET_SERVER__LISTENN", "127.0.0.1:1", "listenn"),
+            ("DUET_SERVER", "x", "DUET_SERVER"),
+            ("DUET_SERVER__LISTEN", "nonsense", "listen"),
+            ("DUET_COMPAT__CLIENT_LOG", "maybe", "client_log"),
+            ("DUET_COMPAT__IPADDR", "everything", "everything"),
+            ("DUET_LIMITS__MESSAGE_BYTES", "1", "message_bytes"),
+            ("DUET_LIMITS__MESSAGE_BYTES", "-1", "message_bytes"),
+            ("DUET_TIMEOUTS__DRAIN", "soon", "drain"),
+            ("DUET_TIMEOUTS__HANDSHAKE", "1h", "handshake"),
+            ("DUET_LOG__LEVEL", "loud", "loud"),
+            ("DUET_LOG__FORMAT", "xml", "format"),
+            ("DUET_PAGE__DIRECTORY", "/nowhere/at/all", "page.directory"),
+            ("DUET_REDIS__URL", "redis://somewhere", "redis.url"),
+        ] {
+            let error = load(&[(key, value)]).expect_err(key).to_string();
+            assert!(error.contains(says) && !error.contains('\n'), "{key}={value}: {error}");
+        }
+        assert!(Settings::load(Some("/nowhere.toml".into()), HashMap::new()).is_err());
+    }
+
+    #[test]
+    fn the_cluster_file_is_valid() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/config/cluster.toml");
+        let settings = Settings::load(Some(file.into()), HashMap::new()).expect("valid");
+        assert!(!settings.compat.client_log);
+        assert_eq!(settings.compat.ipaddr, Addresses::None);
+    }
+
+    #[test]
+    fn passwords_do_not_show() {
+        assert_eq!(hide_password("redis://me:secret@host:1/0"), "redis://me:***@host:1/0");
+        assert_eq!(hide_password("redis://:secret@host"), "redis://:***@host");
+        assert_eq!(hide_password("redis://host"), "redis://host");
+        let mut settings = load(&[]).expect("defaults");
+        settings.redis.url = "redis://me:secret@host".into();
+        assert!(!settings.printable().contains("secret"));
+    }
+
+    #[test]
+    fn what_is_printed_can_be_read_again() {
+        let settings = load(&[("DUET_COMPAT__IPADDR", "192.0.2.1, 2001:db8::1")]).expect("valid");
+        let text = settings.printable();
+        let again: Settings = config::Config::builder()
+            .add_source(config::File::from_str(&text, config::FileFormat::Toml))
+            .build()
+            .and_then(config::Config::try_deserialize)
+            .expect("readable");
+        assert_eq!(again.printable(), text);
+    }
+}

@@ -1,0 +1,264 @@
+//! `/socket.io/`: the door to the Engine.IO server (<https://socket.io/docs/v4/engine-io-protocol/>).
+//!
+//! The library keeps each session's first request for the session's whole life, and runs a WebSocket over whatever the
+//! HTTP library hands it. Here a session gets a request of a few words instead of its client's own, with its
+//! [`Flow`] in it, and a WebSocket runs straight over duet's [`Wire`]. Polling requests are counted into their session's
+//! flow on the way out, and wait for it on the way in.
+
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use http::{
+    HeaderMap, HeaderValue, Method, StatusCode, Uri,
+    header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE},
+};
+use http_body::Body as _;
+use hyper::service::Service as _;
+use hyper_util::rt::TokioIo;
+use prometheus::IntGauge;
+use socketioxide::service::SocketIoService;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::{
+    id::Sid,
+    lifecycle::Lifecycle,
+    signaling::outlet::Switchboard,
+    transport::{
+        flow::{Flow, Flows},
+        wire::Wire,
+    },
+};
+
+type Service = SocketIoService<engineioxide::service::NotFoundService, Switchboard>;
+
+/// The Engine.IO server, and what duet keeps of its sessions.
+pub struct Engine {
+    /// The library's service.
+    pub service: Service,
+    /// Where polling requests find their session's flow.
+    pub flows: Arc<Flows>,
+    /// Open WebSockets.
+    pub websockets: IntGauge,
+    /// Until an upgrade is done.
+    pub handshake: Duration,
+    /// Until a request's body is there.
+    pub request: Duration,
+    /// Ends the handshakes under way.
+    pub lifecycle: Lifecycle,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+/// What a request's query says, of what matters here.
+#[derive(Debug, PartialEq, Eq, Default)]
+struct Query {
+    eio3: bool,
+    websocket: bool,
+    base64: bool,
+    sid: Option<Sid>,
+}
+
+impl Query {
+    /// None when it is not one the library would take: then the library is to say so.
+    fn parse(query: Option<&str>) -> Option<Self> {
+        let value = |key: &str| query?.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
+        Some(Self {
+            eio3: match value("EIO")? {
+                "3" => true,
+                "4" => false,
+                _ => return None,
+            },
+            websocket: match value("transport")? {
+                "websocket" => true,
+                "polling" => false,
+                _ => return None,
+            },
+            base64: matches!(value("b64"), Some("1" | "true")),
+            sid: match value("sid") {
+                Some(sid) => Some(sid.parse().ok()?),
+                None => None,
+            },
+        })
+    }
+
+    /// The same in no memory of its own.
+    fn uri(&self) -> Uri {
+        Uri::from_static(match (self.eio3, self.websocket, self.base64) {
+            (false, true, _) => "/socket.io/?EIO=4&transport=websocket",
+            (true, true, _) => "/socket.io/?EIO=3&transport=websocket",
+            (false, false, _) => "/socket.io/?EIO=4&transport=polling",
+            (true, false, false) => "/socket.io/?EIO=3&transport=polling",
+            (true, false, true) => "/socket.io/?EIO=3&transport=polling&b64=1",
+        })
+    }
+}
+
+/// Any request to `/socket.io/`.
+pub(super) async fn serve(State(engine): State<Arc<Engine>>, request: Request) -> Response {
+    let Some(query) = Query::parse(request.uri().query()) else {
+        return engine.call(request).await;
+    };
+    match (*request.method() == Method::GET, query.websocket, query.sid) {
+        (true, true, _) => upgrade(engine, &query, request),
+        (true, false, None) => {
+            let mut handshake = Request::new(Body::empty());
+            *handshake.uri_mut() = query.uri();
+            handshake.extensions_mut().insert(Arc::new(Flow::default()));
+            engine.call(handshake).await
+        }
+        (true, false, Some(sid)) => poll(&engine, engine.flows.get(sid), request).await,
+        (false, false, Some(sid)) => {
+            if let Some(flow) = engine.flows.get(sid) {
+                // The client sends its next request when this one is answered.
+                flow.resumed().await;
+            }
+            match tokio::time::timeout(engine.request, engine.call(request)).await {
+                Ok(response) => response,
+                Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
+            }
+        }
+        _ => engine.call(request).await,
+    }
+}
+
+impl Engine {
+    async fn call(&self, request: Request) -> Response {
+        match self.service.call(request).await {
+            Ok(response) => response.map(Body::new),
+            Err(never) => match never {},
+        }
+    }
+}
+
+/// A poll: it takes what waits for the session, or waits for the first packet.
+async fn poll(engine: &Engine, flow: Option<Arc<Flow>>, request: Request) -> Response {
+    let Some(flow) = flow else { return engine.call(request).await };
+    let mut answer = pin!(engine.call(request));
+    let mut first = true;
+    let response = poll_fn(|cx| {
+        let polled = answer.as_mut().poll(cx);
+        if std::mem::take(&mut first) && polled.is_pending() && !flow.is_websocket() {
+            flow.found_empty();
+        }
+        polled
+    })
+    .await;
+    flow.take(usize::try_from(response.body().size_hint().lower()).unwrap_or(usize::MAX));
+    response
+}
+
+fn bad_request(message: &'static str) -> Response {
+    (StatusCode::BAD_REQUEST, [(CONTENT_TYPE, "application/json")], message).into_response()
+}
+
+/// Checks an opening handshake (RFC 6455, section 4.2.1).
+fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, Response> {
+    let lists = |name, token: &str| {
+        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|value: &str| {
+            value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token))
+        })
+    };
+    if !lists(CONNECTION, "upgrade") || !lists(UPGRADE, "websocket") {
+        return Err(bad_request(r#"{"code":3,"message":"Bad request: not a WebSocket handshake"}"#));
+    }
+    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        let version = [(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))];
+        return Err((StatusCode::UPGRADE_REQUIRED, version, "WebSocket version 13 is needed\n").into_response());
+    }
+    headers
+        .get(SEC_WEBSOCKET_KEY)
+        .filter(|key| key.len() == 24)
+        .and_then(|key| HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok())
+        .ok_or_else(|| bad_request(r#"{"code":3,"message":"Bad request: no Sec-WebSocket-Key"}"#))
+}
+
+/// A WebSocket: a session of its own, or the one that has been polling so far.
+fn upgrade(engine: Arc<Engine>, query: &Query, mut request: Request) -> Response {
+    let accept = match accept_key(request.headers()) {
+        Ok(accept) => accept,
+        Err(response) => return response,
+    };
+    let upgraded = hyper::upgrade::on(&mut request);
+    let flow = match query.sid {
+        None => Arc::new(Flow::default()),
+        // A session that has not said CONNECT yet has no flow that could be found; then it gets none here either, and
+        // the library refuses a session that is none.
+        Some(sid) => engine.flows.get(sid).unwrap_or_default(),
+    };
+    let mut opening = http::Request::new(());
+    if let Some(sid) = query.sid {
+        let uri = format!("{}&sid={sid}", query.uri());
+        let Ok(uri) = Uri::try_from(uri) else { return bad_request(r#"{"code":1,"message":"Session ID unknown"}"#) };
+        *opening.uri_mut() = uri;
+    } else {
+        *opening.uri_mut() = query.uri();
+        opening.extensions_mut().insert(Arc::clone(&flow));
+        flow.set_websocket();
+    }
+    let lifecycle = engine.lifecycle.clone();
+    lifecycle.spawn(async move {
+        let Ok(Ok(upgraded)) = tokio::time::timeout(engine.handshake, upgraded).await else { return };
+        let Ok(parts) = upgraded.downcast::<TokioIo<Wire>>() else {
+            tracing::error!("a connection that is no wire");
+            return;
+        };
+        let mut wire = parts.io.into_inner();
+        wire.carry(flow, parts.read_buf, engine.websockets.clone());
+        // The query was checked above: this only starts the session's tasks.
+        let _ = engine.service.call((Box::new(wire), opening)).await;
+    });
+    let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
+    let headers = response.headers_mut();
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_understood_or_left_to_the_library() {
+        let websocket = Query { websocket: true, ..Query::default() };
+        assert_eq!(Query::parse(Some("EIO=4&transport=websocket&t=abc")), Some(websocket));
+        let old = Query { eio3: true, base64: true, ..Query::default() };
+        assert_eq!(Query::parse(Some("t=1&b64=1&transport=polling&EIO=3")), Some(old));
+        let sid = Sid::new();
+        assert_eq!(Query::parse(Some(&format!("EIO=4&transport=polling&sid={sid}"))).and_then(|q| q.sid), Some(sid));
+        for wrong in ["", "EIO=4", "EIO=5&transport=polling", "EIO=4&transport=carrier", "EIO=4&transport=polling&sid=x", "EIO=4&transport=polling&sid="] {
+            assert_eq!(Query::parse(Some(wrong)), None, "{wrong}");
+        }
+        assert_eq!(Query::parse(None), None);
+    }
+
+    #[test]
+    fn only_a_websocket_handshake_is_answered_as_one() {
+        let mut headers = HeaderMap::new();
+        let refused = |headers: &HeaderMap| accept_key(headers).expect_err("refused").status();
+        assert_eq!(refused(&headers), StatusCode::BAD_REQUEST);
+        headers.insert(CONNECTION, HeaderValue::from_static("keep-alive, Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("WebSocket"));
+        assert_eq!(refused(&headers), StatusCode::UPGRADE_REQUIRED);
+        headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        assert_eq!(refused(&headers), StatusCode::BAD_REQUEST);
+        // The example of RFC 6455, section 1.3.
+        headers.insert(SEC_WEBSOCKET_KEY, HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
+        assert_eq!(accept_key(&headers).expect("accepted"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+}
+

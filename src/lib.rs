@@ -1,0 +1,31 @@
+//! duet: a signaling server for WebRTC calls between two peers.
+//!
+//! Two browsers that want to talk meet in a room by name, exchange offers, answers and candidates through this server,
+//! and then talk to each other directly. It speaks Socket.IO; the lesson's clients work against it unchanged.
+//!
+//! ```text
+//!   main      settings, logs, a signal
+//!    │
+//!   node      builds all parts, binds, runs, ends
+//!    ├──────────────┬───────────────┐
+//!   http         signaling        metrics, lifecycle, telemetry, config
+//!    │ routes       │ events         (leaves)
+//!    │              ├── rooms        who sits where
+//!    │              └── protocol     names, payloads, codes
+//!   transport    connections: accepted, paused, counted, closed
+//! ```
+//!
+//! Reading order: [`protocol`] (what is said), [`rooms`] (who may say it to whom), [`signaling`] (what happens on each
+//! event), [`transport`] (how bytes come and go), [`http`] (how they get here), [`node`] (how it fits together).
+
+pub mod config;
+pub mod http;
+pub mod id;
+pub mod lifecycle;
+pub mod metrics;
+pub mod node;
+pub mod protocol;
+pub mod rooms;
+pub mod signaling;
+pub mod telemetry;
+pub mod transport;

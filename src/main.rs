@@ -1,0 +1,74 @@
+//! The process: settings, logs, one node, a signal, an orderly end.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use duet::{config::Settings, node::Node, telemetry};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Exit status for settings that cannot be used (`EX_USAGE` of sysexits.h).
+const BAD_SETTINGS: u8 = 64;
+
+/// A signaling server for WebRTC calls between two peers.
+#[derive(Parser, Debug)]
+#[command(version, about)]
+struct Arguments {
+    /// A file of settings (TOML). The environment, DUET_SECTION__KEY, wins over it.
+    #[arg(long, env = "DUET_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the settings in force, with secrets hidden, and exit.
+    #[arg(long)]
+    check_config: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { BAD_SETTINGS.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let settings = match Settings::load(arguments.config, std::env::vars().collect()) {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("duet: {error}");
+            return BAD_SETTINGS.into();
+        }
+    };
+    if arguments.check_config {
+        #[expect(clippy::print_stdout, reason = "it is what was asked for")]
+        {
+            print!("{}", settings.printable());
+        }
+        return ExitCode::SUCCESS;
+    }
+    if let Err(error) = telemetry::start(&settings.log) {
+        eprintln!("duet: {error}");
+        return BAD_SETTINGS.into();
+    }
+    match run(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("duet: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(settings: Settings) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let node = Node::start(settings).await?;
+    tracing::info!(public = %node.public, admin = %node.admin, version = env!("CARGO_PKG_VERSION"), "listening");
+    if node.public.ip().is_unspecified() || node.public.ip().is_loopback() {
+        tracing::info!("open http://localhost:{}", node.public.port());
+    }
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    node.stop().await;
+    Ok(())
+}

@@ -1,0 +1,258 @@
+//! Every metric: its name, unit, labels and buckets, once.
+//!
+//! Served as Prometheus text (<https://prometheus.io/docs/instrumenting/exposition_formats/>) by the admin listener.
+//! Labels come from closed lists: never a room, a peer or an address.
+
+use std::time::Duration;
+
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    core::Collector,
+};
+
+use crate::protocol::{ByeReason, Code, Request};
+
+/// From what one relay costs when all goes well to what nobody should wait.
+const RELAY_BUCKETS: &[f64] =
+    &[0.000_005, 0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.05, 0.25, 1.0];
+/// As above, with the round trips a join may need.
+const JOIN_BUCKETS: &[f64] =
+    &[0.000_01, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5];
+
+/// Counters of a closed list of label values, each made once.
+#[derive(Clone, Debug)]
+pub struct Family<K>(Vec<(K, IntCounter)>);
+
+impl<K: Copy + PartialEq> Family<K> {
+    fn new(vec: &IntCounterVec, keys: impl IntoIterator<Item = (K, &'static str)>) -> Self {
+        Self(keys.into_iter().map(|(key, label)| (key, vec.with_label_values(&[label]))).collect())
+    }
+
+    /// The counter of `key`.
+    pub fn inc(&self, key: K) {
+        // A handful of entries: a scan is quicker than a hash.
+        if let Some((_, counter)) = self.0.iter().find(|(known, _)| *known == key) {
+            counter.inc();
+        }
+    }
+}
+
+/// How a request for a seat ended, as `duet_joins_total` counts it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum JoinResult {
+    /// First in the room.
+    Created,
+    /// Second in the room.
+    Joined,
+    /// Sat there already.
+    Seated,
+    /// The room was full.
+    Full,
+    /// Refused for another reason; `duet_refusals_total` tells which.
+    Refused,
+}
+
+/// How a relay ended, as `duet_relays_total` counts it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RelayResult {
+    /// Handed to the other peer's queue.
+    Delivered,
+    /// Nobody to hand it to.
+    NoPeer,
+    /// The other peer took its messages too slowly.
+    PeerTooSlow,
+}
+
+/// Why a socket was closed, as `duet_sockets_closed_total` counts it.
+pub type CloseReason = ByeReason;
+
+/// Every metric of a node.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Open HTTP connections of the public listener that are no WebSockets.
+    pub http_connections: IntGauge,
+    /// Open WebSockets.
+    pub websockets: IntGauge,
+    /// Connected sockets.
+    pub sockets: IntGauge,
+    /// Sockets connected so far, by the transport they came by.
+    sockets_opened: IntCounterVec,
+    /// Sockets closed so far.
+    pub sockets_closed: Family<CloseReason>,
+    /// Rooms with at least one occupant. Set when read.
+    pub rooms: IntGauge,
+    /// Seats taken. Set when read.
+    pub seats: IntGauge,
+    /// Requests for a seat.
+    pub joins: Family<JoinResult>,
+    /// Seconds from a request for a seat to its answer.
+    pub join_seconds: Histogram,
+    /// Seats given up.
+    pub leaves: Family<ByeReason>,
+    /// Relays between peers of this node.
+    pub local_relays: Family<RelayResult>,
+    /// Seconds from an event's arrival to the other peer's queue, on one node.
+    pub local_relay_seconds: Histogram,
+    /// Requests refused.
+    refusals: IntCounterVec,
+    /// `log` events not sent to a client that is behind.
+    pub log_drops: IntCounter,
+    /// Senders made to wait for their receiver.
+    pub pauses: IntCounter,
+    /// Bytes received by the public listener.
+    pub received_bytes: IntCounter,
+    /// Bytes sent by the public listener.
+    pub sent_bytes: IntCounter,
+    /// Connections ended because they took nothing for too long.
+    pub stalls: IntCounter,
+    /// Panics.
+    pub panics: IntCounter,
+    /// 1 while `/readyz` answers 200. Set when read.
+    pub ready: IntGauge,
+}
+
+impl Metrics {
+    /// All metrics, at zero.
+    ///
+    /// # Errors
+    /// Two metrics of one name: a mistake in this file.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let made = Made(&registry);
+        let sockets_closed = made.counters("duet_sockets_closed_total", "Sockets closed, by reason.", &["reason"])?;
+        let leaves = made.counters("duet_leaves_total", "Seats given up, by reason.", &["reason"])?;
+        let joins = made.counters("duet_joins_total", "Requests for a seat, by outcome.", &["outcome"])?;
+        let relays =
+            made.counters("duet_relays_total", "Relays, by scope (local: within this node) and result.", &["scope", "result"])?;
+        let by_reason = || ByeReason::ALL.map(|reason| (reason, reason.name()));
+        let metrics = Self {
+            http_connections: made.gauge("duet_http_connections", "Open connections of the public listener that are no WebSockets.")?,
+            websockets: made.gauge("duet_websockets", "Open WebSockets.")?,
+            sockets: made.gauge("duet_sockets", "Connected sockets.")?,
+            sockets_opened: made.counters("duet_sockets_opened_total", "Sockets connected, by the transport they came by.", &["transport"])?,
+            sockets_closed: Family::new(&sockets_closed, by_reason()),
+            rooms: made.gauge("duet_rooms", "Rooms with at least one occupant.")?,
+            seats: made.gauge("duet_seats", "Seats taken.")?,
+            joins: Family::new(
+                &joins,
+                [
+                    (JoinResult::Created, "created"),
+                    (JoinResult::Joined, "joined"),
+                    (JoinResult::Seated, "seated"),
+                    (JoinResult::Full, "full"),
+                    (JoinResult::Refused, "refused"),
+                ],
+            ),
+            join_seconds: made.histogram("duet_join_duration_seconds", "From a request for a seat to its answer.", JOIN_BUCKETS)?,
+            leaves: Family::new(&leaves, by_reason()),
+            local_relays: Family(
+                [
+                    (RelayResult::Delivered, "delivered"),
+                    (RelayResult::NoPeer, "no_peer"),
+                    (RelayResult::PeerTooSlow, "peer_too_slow"),
+                ]
+                .into_iter()
+                .map(|(key, label)| (key, relays.with_label_values(&["local", label])))
+                .collect(),
+            ),
+            local_relay_seconds: made.histogram_of(
+                "duet_relay_duration_seconds",
+                "From an event's arrival to the queue of the other peer.",
+                RELAY_BUCKETS,
+                ("scope", "local"),
+            )?,
+            refusals: made.counters("duet_refusals_total", "Requests refused, by event and code.", &["event", "code"])?,
+            log_drops: made.counter("duet_log_drops_total", "log events not sent to a client that is behind.")?,
+            pauses: made.counter("duet_sender_pauses_total", "Times a sender was made to wait for its receiver.")?,
+            received_bytes: made.counter("duet_received_bytes_total", "Bytes received by the public listener.")?,
+            sent_bytes: made.counter("duet_sent_bytes_total", "Bytes sent by the public listener.")?,
+            stalls: made.counter("duet_stalled_connections_total", "Connections ended because they took nothing for too long.")?,
+            panics: made.counter("duet_panics_total", "Panics. More than none is a defect of duet.")?,
+            ready: made.gauge("duet_ready", "1 while this node can seat peers.")?,
+            registry: registry.clone(),
+        };
+        let build = Opts::new("duet_build_info", "1, with the version as label.").const_label("version", env!("CARGO_PKG_VERSION"));
+        let build = IntGauge::with_opts(build)?;
+        build.set(1);
+        registry.register(Box::new(build))?;
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(metrics)
+    }
+
+    /// Counts a refused request. `event` is none for one nobody knows.
+    pub fn refused(&self, event: Option<Request>, code: Code) {
+        self.refusals.with_label_values(&[event.map_or("unknown", Request::name), code.name()]).inc();
+    }
+
+    /// Counts a connected socket.
+    pub fn socket_opened(&self, websocket: bool) {
+        self.sockets.inc();
+        self.sockets_opened.with_label_values(&[if websocket { "websocket" } else { "polling" }]).inc();
+    }
+
+    /// Records a duration.
+    pub fn observe(histogram: &Histogram, took: Duration) {
+        histogram.observe(took.as_secs_f64());
+    }
+
+    /// All of them as Prometheus text.
+    ///
+    /// # Errors
+    /// What the encoder says.
+    pub fn text(&self) -> prometheus::Result<String> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+/// Makes and registers in one step.
+struct Made<'a>(&'a Registry);
+
+impl Made<'_> {
+    fn register<C: Collector + Clone + 'static>(&self, collector: C) -> prometheus::Result<C> {
+        self.0.register(Box::new(collector.clone()))?;
+        Ok(collector)
+    }
+    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        self.register(IntGauge::new(name, help)?)
+    }
+    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        self.register(IntCounter::new(name, help)?)
+    }
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
+        self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?)
+    }
+    fn histogram_of(&self, name: &str, help: &str, buckets: &[f64], label: (&str, &str)) -> prometheus::Result<Histogram> {
+        self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()).const_label(label.0, label.1))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_has_the_prefix_and_the_unit_of_the_contract() {
+        let metrics = Metrics::new().expect("metrics");
+        metrics.refused(Some(Request::Offer), Code::NoPeer);
+        metrics.socket_opened(true);
+        let text = metrics.text().expect("text");
+        let mut seen = 0;
+        for line in text.lines().filter(|line| line.starts_with("# TYPE ")) {
+            let [_, _, name, kind] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+            if name.starts_with("process_") {
+                continue;
+            }
+            seen += 1;
+            assert!(name.starts_with("duet_"), "{line}");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+            assert!(kind != "histogram" || name.ends_with("_seconds") || name.ends_with("_bytes"), "{line}");
+        }
+        assert!(seen >= 20, "{seen} metrics");
+        assert!(text.contains(r#"duet_refusals_total{code="no_peer",event="offer"} 1"#));
+        assert!(text.contains("process_resident_memory_bytes"));
+    }
+}

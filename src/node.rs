@@ -1,0 +1,168 @@
+//! One node: all parts built, bound, run, and ended in order.
+//!
+//! The only place that knows every part. Tests start nodes the same way `main` does, on port 0.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use socketioxide::{ParserConfig, SocketIo};
+use tokio::task::JoinHandle;
+
+use crate::{
+    config::Settings,
+    http::{self, admin::Admin, client_library, engine::Engine},
+    id::NodeId,
+    lifecycle::Lifecycle,
+    metrics::Metrics,
+    rooms::memory::MemoryRegistry,
+    signaling::{Parts, Signaling},
+    telemetry,
+    transport::{
+        flow::Flows,
+        listener::{self, ListenOptions},
+        wire::WireContext,
+    },
+};
+
+/// Read buffer of a WebSocket, in bytes. Most messages of a call are larger, and make it grow for as long as they take;
+/// an idle socket pays only for this.
+const WEBSOCKET_READ_BUFFER: usize = 512;
+/// Packets that may wait for one socket. What bounds a queue is its bytes; this only has to be out of the way.
+const QUEUED_PACKETS: usize = 1 << 20;
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    /// Where the public listener is.
+    pub public: SocketAddr,
+    /// Where the admin listener is.
+    pub admin: SocketAddr,
+    lifecycle: Lifecycle,
+    signaling: Arc<Signaling>,
+    drain: Duration,
+    listeners: Vec<JoinHandle<()>>,
+}
+
+impl Node {
+    /// Builds and starts a node. When this returns, it is ready.
+    ///
+    /// # Errors
+    /// A port that cannot be bound, or parts that do not fit together.
+    pub async fn start(settings: Settings) -> anyhow::Result<Self> {
+        let metrics = Metrics::new()?;
+        telemetry::count_panics(&metrics);
+        let lifecycle = Lifecycle::default();
+        let starting = lifecycle.hold("starting");
+        let timeouts = &settings.timeouts;
+        let limits = &settings.limits;
+
+        let flows = Arc::new(Flows::default());
+        let signaling = Signaling::new(
+            Arc::new(MemoryRegistry::default()),
+            Parts {
+                node: NodeId::random(),
+                compat: settings.compat.clone(),
+                limits: limits.clone(),
+                timeouts: timeouts.clone(),
+                metrics: metrics.clone(),
+                lifecycle: lifecycle.clone(),
+                flows: Arc::clone(&flows),
+            },
+        );
+        let (service, io) = SocketIo::builder()
+            .with_parser(
+                ParserConfig::common()
+                    .max_incoming_binaries(limits.attachments)
+                    .max_incoming_binary_buf_size(limits.message_bytes)
+                    .packet_completion_timeout(timeouts.request),
+            )
+            .req_path("/socket.io")
+            .ping_interval(timeouts.ping_interval)
+            .ping_timeout(timeouts.ping_timeout)
+            .upgrade_timeout(timeouts.handshake)
+            .connect_timeout(timeouts.handshake)
+            .max_payload(limits.message_bytes as u64)
+            .ws_max_message_size(limits.message_bytes)
+            .ws_max_frame_size(limits.message_bytes)
+            .ws_read_buffer_size(WEBSOCKET_READ_BUFFER)
+            .max_buffer_size(QUEUED_PACKETS)
+            .with_adapter(signaling.outlet_slot())
+            .build_svc();
+        signaling.attach(&io);
+
+        let options = ListenOptions {
+            backlog: settings.server.backlog,
+            header_timeout: timeouts.handshake,
+            user_timeout: timeouts.write_stall,
+            keepalive: timeouts.ping_interval,
+        };
+        let bind = |what: &str, address| {
+            listener::bind(address, options).map_err(|error| anyhow::anyhow!("{what}: cannot listen on {address}: {error}"))
+        };
+        let public_listener = bind("server.listen", settings.server.listen)?;
+        let admin_listener = bind("admin.listen", settings.admin.listen)?;
+        let (public, admin) = (public_listener.local_addr()?, admin_listener.local_addr()?);
+
+        let engine = Engine {
+            service,
+            flows,
+            websockets: metrics.websockets.clone(),
+            handshake: timeouts.handshake,
+            request: timeouts.request,
+            lifecycle: lifecycle.clone(),
+        };
+        let public_routes = http::public(Arc::new(engine), &settings.page);
+        let admin_routes =
+            http::admin(Admin { lifecycle: lifecycle.clone(), metrics: metrics.clone(), signaling: Arc::clone(&signaling) });
+        let public_wires = Arc::new(WireContext {
+            write_stall: timeouts.write_stall,
+            received: metrics.received_bytes.clone(),
+            sent: metrics.sent_bytes.clone(),
+            stalled: metrics.stalls.clone(),
+        });
+        // The operator's own traffic is in no metric.
+        let admin_wires = Arc::new(WireContext::uncounted(timeouts.write_stall)?);
+        let uncounted = prometheus::IntGauge::new("uncounted", "uncounted")?;
+        let listeners = vec![
+            tokio::spawn(listener::serve(
+                public_listener,
+                options,
+                public_routes,
+                public_wires,
+                metrics.http_connections.clone(),
+                lifecycle.accept_token().clone(),
+            )),
+            tokio::spawn(listener::serve(
+                admin_listener,
+                options,
+                admin_routes,
+                admin_wires,
+                uncounted,
+                lifecycle.stop_token().clone(),
+            )),
+        ];
+        if !client_library::is_built_in() {
+            tracing::warn!("built without the Socket.IO client library (npm was missing): /socket.io/socket.io.js is not served");
+        }
+        drop(starting);
+        Ok(Self { public, admin, lifecycle, signaling, drain: timeouts.drain, listeners })
+    }
+
+    /// Drains and ends the node, within the time that the settings give.
+    pub async fn stop(self) {
+        tracing::info!(sockets = self.signaling.sessions().len(), "draining");
+        self.lifecycle.drain();
+        self.lifecycle.accept_token().cancel();
+        let drained = async {
+            // Half for saying good-bye; the rest for those that are slow to hear it.
+            self.signaling.drain(self.drain / 2).await;
+            self.lifecycle.stopped().await;
+            for listener in self.listeners {
+                let _ = listener.await;
+            }
+        };
+        if tokio::time::timeout(self.drain, drained).await.is_err() {
+            tracing::warn!("not every connection ended in time");
+        }
+        tracing::info!("stopped");
+    }
+}

@@ -1,0 +1,440 @@
+//! What happens on an event: one table, and the state all events share.
+//!
+//! Reading order: [`session`] (one socket's seats), [`inbox`] (one socket's events, in order), [`join`], [`leave`],
+//! [`relay`] (one event family each), [`outlet`] (the way out to a socket).
+//!
+//! The library spawns a task for each event, so that two events of one socket can overtake each other. Here every event
+//! is taken in the library's own read loop and put through the socket's inbox: what needs no waiting is done at once,
+//! in order; what does is finished by one task, and what comes meanwhile waits behind it.
+//!
+//! Invariant: a packet reaches a socket only through [`Signaling::send`], which knows of no rooms, and the only sessions
+//! it is called with are the sender's own and the one that its own seat is linked to.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use socketioxide::{
+    SocketIo,
+    handler::{ConnectHandler, ConnectMiddleware, DisconnectHandler, MessageHandler},
+    socket::DisconnectReason,
+};
+use socketioxide_core::{Str, Value, packet::Packet};
+
+use crate::{
+    config::{Addresses, Compat, Limits, Timeouts},
+    id::{Generation, NodeId, PeerId},
+    lifecycle::Lifecycle,
+    metrics::Metrics,
+    protocol::{self, ByeReason, Code, Refusal, Request, reply},
+    rooms::Registry,
+    transport::flow::{Flow, Flows},
+};
+
+pub mod inbox;
+pub mod join;
+pub mod leave;
+pub mod outlet;
+pub mod relay;
+pub mod session;
+
+use inbox::{Event, Item};
+use outlet::{Outlet, OutletSlot, Switchboard};
+use session::Session;
+
+/// A `log` event is not worth making a client fall further behind than this.
+const LOG_WAITING_BYTES: u64 = 64 * 1024;
+
+/// In how many steps a drain ends its sockets.
+const DRAIN_STEPS: usize = 20;
+
+/// The library's handle, with duet's adapter.
+pub type Io = SocketIo<Switchboard>;
+type Socket = Arc<socketioxide::socket::Socket<Switchboard>>;
+
+/// What all sockets of a node share.
+pub struct Signaling {
+    registry: Arc<dyn Registry>,
+    metrics: Metrics,
+    lifecycle: Lifecycle,
+    limits: Limits,
+    timeouts: Timeouts,
+    client_log: bool,
+    ipaddr: Addresses,
+    node: NodeId,
+    generations: AtomicU64,
+    /// Sessions that sit somewhere, or are about to: how the other peer of a room is found.
+    seated: Mutex<HashMap<PeerId, Weak<Session>>>,
+    /// Sessions that are connected: whom a drain has to end.
+    connected: Mutex<HashMap<Generation, Weak<Session>>>,
+    flows: Arc<Flows>,
+    outlet: Arc<OutletSlot>,
+    io: OnceLock<Io>,
+}
+
+impl std::fmt::Debug for Signaling {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Signaling").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+/// What a message was not delivered for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undelivered {
+    /// The socket is gone, or going.
+    Gone,
+    /// Too much waits for it already.
+    TooSlow,
+}
+
+/// What [`Signaling::new`] needs.
+#[derive(Debug)]
+pub struct Parts {
+    /// This node.
+    pub node: NodeId,
+    /// `[compat]`
+    pub compat: Compat,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[timeouts]`
+    pub timeouts: Timeouts,
+    /// The node's metrics.
+    pub metrics: Metrics,
+    /// The node's lifecycle.
+    pub lifecycle: Lifecycle,
+    /// Where polling requests find their flow.
+    pub flows: Arc<Flows>,
+}
+
+impl Signaling {
+    /// The shared state, not yet reachable by any socket.
+    #[must_use]
+    pub fn new(registry: Arc<dyn Registry>, parts: Parts) -> Arc<Self> {
+        Arc::new(Self {
+            registry,
+            metrics: parts.metrics,
+            lifecycle: parts.lifecycle,
+            limits: parts.limits,
+            timeouts: parts.timeouts,
+            client_log: parts.compat.client_log,
+            ipaddr: parts.compat.ipaddr,
+            node: parts.node,
+            generations: AtomicU64::new(1),
+            seated: Mutex::default(),
+            connected: Mutex::default(),
+            flows: parts.flows,
+            outlet: Arc::default(),
+            io: OnceLock::new(),
+        })
+    }
+
+    /// Where the adapter of the Socket.IO server has to be put.
+    #[must_use]
+    pub fn outlet_slot(&self) -> Arc<OutletSlot> {
+        Arc::clone(&self.outlet)
+    }
+
+    /// Takes over the root namespace of `io`.
+    pub fn attach(self: &Arc<Self>, io: &Io) {
+        // In a middleware, which runs before CONNECT is answered: a client that answers at once must find its handlers.
+        let arrival = Arrival(Arc::clone(self));
+        io.ns("/", Connected.with(arrival));
+        // The handle lives as long as the node: no cycle that matters.
+        let _ = self.io.set(io.clone());
+    }
+
+    /// Sessions connected now.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<Arc<Session>> {
+        lock(&self.connected).values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// The registry, for metrics.
+    #[must_use]
+    pub fn registry(&self) -> &dyn Registry {
+        &*self.registry
+    }
+
+    /// One event: the whole table. What needs no waiting for is done on return.
+    fn begin(self: &Arc<Self>, session: &Arc<Session>, event: Event) -> Step {
+        let Some((name, arguments)) = protocol::split(&event.text) else {
+            let refusal = Refusal::new(Code::BadPayload, "the packet is not an event");
+            self.refuse(session, None, "", event.ack, &refusal);
+            return Step::Done;
+        };
+        let Some(request) = Request::named(name) else {
+            let refusal = Refusal::new(Code::UnknownEvent, "no such event");
+            self.refuse(session, None, name, event.ack, &refusal);
+            return Step::Done;
+        };
+        let begun = match request {
+            Request::Join => arguments.room().map(|room| Step::Wait(Box::pin(self.clone().join(session.clone(), room, event.ack)))),
+            Request::Bye => {
+                arguments.room_or_none().map(|room| Step::Wait(Box::pin(self.clone().bye(session.clone(), room, event.ack))))
+            }
+            Request::Message => self.message(session, &event, arguments).map(|()| Step::Done),
+            Request::Ready => self.ready(session, arguments, event.ack).map(|()| Step::Done),
+            Request::Offer | Request::Answer => self.description(session, request, arguments, event.ack).map(|()| Step::Done),
+            Request::Candidate => self.candidate(session, arguments, event.ack).map(|()| Step::Done),
+            Request::Ipaddr => {
+                self.tell_addresses(session, event.ack);
+                Ok(Step::Done)
+            }
+        };
+        begun.unwrap_or_else(|refusal| {
+            self.refuse(session, Some(request), name, event.ack, &refusal);
+            Step::Done
+        })
+    }
+
+    /// Tells a client that its request was refused: by the acknowledgement it asked for, or by `rejected`.
+    fn refuse(self: &Arc<Self>, session: &Arc<Session>, request: Option<Request>, name: &str, ack: Option<i64>, refusal: &Refusal) {
+        self.metrics.refused(request, refusal.code);
+        match ack {
+            Some(ack) => self.answer(session, ack, reply::ack_refused(refusal)),
+            // `full` says it already, to clients that know nothing else.
+            None if refusal.code == Code::Full => {}
+            None => self.tell(session, reply::rejected(reply::told_name(name), refusal)),
+        }
+    }
+
+    /// Acknowledges a request, if its client asked for that.
+    fn acknowledge(self: &Arc<Self>, session: &Arc<Session>, ack: Option<i64>, answer: impl FnOnce() -> String) {
+        if let Some(ack) = ack {
+            self.answer(session, ack, answer());
+        }
+    }
+
+    fn answer(self: &Arc<Self>, session: &Arc<Session>, ack: i64, array: String) {
+        let packet = Packet::ack("/", Value::Str(Str::from(array), None), ack);
+        self.sent_or_closed(session, self.send(session, packet));
+    }
+
+    /// Sends an event of the server's own to a client. One that cannot take even that is closed.
+    fn tell(self: &Arc<Self>, session: &Arc<Session>, array: String) {
+        let packet = Packet::event("/", Value::Str(Str::from(array), None));
+        self.sent_or_closed(session, self.send(session, packet));
+    }
+
+    fn sent_or_closed(self: &Arc<Self>, session: &Arc<Session>, sent: Result<(), Undelivered>) {
+        if sent == Err(Undelivered::TooSlow) {
+            self.evict(session);
+        }
+    }
+
+    /// A sentence for the lesson's clients, if they are to get any and this one keeps up.
+    fn log(self: &Arc<Self>, session: &Arc<Session>, array: impl FnOnce() -> String) {
+        if !self.client_log {
+            return;
+        }
+        if session.flow().waiting() > LOG_WAITING_BYTES {
+            self.metrics.log_drops.inc();
+            return;
+        }
+        self.tell(session, array());
+    }
+
+    /// Puts a packet into a socket's queue: the only way out.
+    ///
+    /// # Errors
+    /// [`Undelivered`]; then nothing was put there.
+    fn send(&self, to: &Session, packet: Packet) -> Result<(), Undelivered> {
+        if !to.is_open() {
+            return Err(Undelivered::Gone);
+        }
+        let bytes = outlet::wire_bytes(&packet, to.is_eio3(), to.flow().is_websocket());
+        to.flow().queue(bytes, self.limits.outbound_bytes).map_err(|_| Undelivered::TooSlow)?;
+        self.outlet.send(to.id(), packet)
+    }
+
+    /// Closes a socket that takes its messages too slowly. Its seats are free soon after; the connection ends when it
+    /// has taken what waits for it, with the reason last, or when it takes nothing for a while.
+    ///
+    /// Never does anything about seats itself: it is called by those who hold a lock on them.
+    fn evict(self: &Arc<Self>, session: &Arc<Session>) {
+        if !session.start_closing() {
+            return;
+        }
+        let refusal = Refusal::new(Code::TooSlow, "too much waits for this socket; it is being closed");
+        self.metrics.refused(None, refusal.code);
+        let array = reply::rejected(Request::Message.name(), &refusal);
+        let packet = Packet::event("/", Value::Str(Str::from(array), None));
+        let _ = self.outlet.send(session.id(), packet);
+        let (signaling, session) = (Arc::clone(self), Arc::clone(session));
+        self.lifecycle.spawn(async move {
+            signaling.take(&session, Item::Gone(ByeReason::TooSlow));
+            signaling.end(&session).await;
+        });
+    }
+
+    /// Ends a socket's connection when it has taken what waits for it, or has taken nothing for a while.
+    async fn end(&self, session: &Session) {
+        let flow = session.flow();
+        while flow.waiting() > 0 && !flow.is_closed() {
+            if tokio::time::timeout(self.timeouts.write_stall / 3, flow.taken_more_than(flow.taken())).await.is_err() {
+                break;
+            }
+        }
+        flow.close();
+        // A polling session has no connection of its own that could be closed: the library has to forget it.
+        if let Some(socket) = self.io.get().and_then(|io| io.get_socket(session.id().0)) {
+            let _ = socket.disconnect();
+        }
+    }
+
+    fn tell_addresses(self: &Arc<Self>, session: &Arc<Session>, ack: Option<i64>) {
+        let addresses: Vec<IpAddr> = match &self.ipaddr {
+            Addresses::None => Vec::new(),
+            Addresses::These(addresses) => addresses.clone(),
+            Addresses::Interfaces => if_addrs::get_if_addrs()
+                .map(|interfaces| interfaces.into_iter().map(|i| i.ip()).filter(|ip| ip.is_ipv4() && !ip.is_loopback()).collect())
+                .unwrap_or_default(),
+        };
+        for address in addresses {
+            self.tell(session, reply::ipaddr(address));
+        }
+        self.acknowledge(session, ack, || reply::ACK_OK.into());
+    }
+
+    /// Ends every socket, a step at a time over `window`; each is told when to come back, spread over as long.
+    pub async fn drain(self: &Arc<Self>, window: Duration) {
+        let sessions = self.sessions();
+        let steps = u32::try_from(sessions.len().clamp(1, DRAIN_STEPS)).unwrap_or(1);
+        let mut pace = tokio::time::interval(window.div_f64(f64::from(steps)).max(Duration::from_millis(1)));
+        for (at, step) in sessions.chunks(sessions.len().div_ceil(DRAIN_STEPS).max(1)).enumerate() {
+            pace.tick().await;
+            let delay = window.mul_f64(at as f64 / DRAIN_STEPS as f64);
+            let ends = step.iter().map(|session| {
+                self.tell(session, reply::draining(delay));
+                self.take(session, Item::Gone(ByeReason::NodeShutdown));
+                self.end(session)
+            });
+            futures_util::future::join_all(ends).await;
+        }
+        if let Some(io) = self.io.get() {
+            io.close().await;
+        }
+    }
+
+    /// The session of another peer of this node.
+    fn seated_session(&self, peer: PeerId) -> Option<Arc<Session>> {
+        lock(&self.seated).get(&peer).and_then(Weak::upgrade)
+    }
+
+    fn connect(self: &Arc<Self>, socket: &Socket) -> Result<(), &'static str> {
+        let Some(flow) = socket.req_parts().extensions.get::<Arc<Flow>>() else {
+            return Err("this connection did not come by duet's listener");
+        };
+        if flow.is_closed() {
+            return Err("this connection is being closed");
+        }
+        let generation = Generation(self.generations.fetch_add(1, Ordering::Relaxed));
+        let session = Session::new(PeerId(socket.id), generation, self.node, Arc::clone(flow), socket.protocol());
+        if !flow.is_websocket() {
+            self.flows.register(socket.id, flow);
+        }
+        lock(&self.connected).insert(generation, Arc::downgrade(&session));
+        self.metrics.socket_opened(flow.is_websocket());
+        session.set_presence(Presence { signaling: Arc::downgrade(self), generation });
+        let entry = EventEntry { signaling: Arc::clone(self), session };
+        socket.on_fallback(entry.clone());
+        socket.on_disconnect(entry);
+        Ok(())
+    }
+}
+
+/// Counts a session as connected while it lives. The library calls no handler for a socket that is gone before its
+/// CONNECT is answered; dropping the session is what always happens.
+#[derive(Debug)]
+pub struct Presence {
+    signaling: Weak<Signaling>,
+    generation: Generation,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        if let Some(signaling) = self.signaling.upgrade() {
+            lock(&signaling.connected).remove(&self.generation);
+            signaling.metrics.sockets.dec();
+        }
+    }
+}
+
+/// How far an item of an inbox has come.
+enum Step {
+    /// It is done.
+    Done,
+    /// It is done when this is.
+    Wait(BoxFuture<'static, ()>),
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Registers a new socket's handlers before its client can know that it is connected.
+#[derive(Clone)]
+struct Arrival(Arc<Signaling>);
+
+/// Marks the implementations of the library's traits that are duet's own.
+enum Own {}
+
+impl ConnectMiddleware<Switchboard, Own> for Arrival {
+    async fn call<'a>(&'a self, socket: Socket, _: &'a Option<Value>) -> Result<(), Box<dyn std::fmt::Display + Send>> {
+        match self.0.connect(&socket) {
+            Ok(()) => Ok(()),
+            Err(reason) => Err(Box::new(reason)),
+        }
+    }
+}
+
+/// The library wants a connect handler; all was done before.
+#[derive(Clone)]
+struct Connected;
+
+impl ConnectHandler<Switchboard, Own> for Connected {
+    fn call(&self, _: Socket, _: Option<Value>) {}
+}
+
+/// Where a socket's events and its end come in.
+#[derive(Clone)]
+struct EventEntry {
+    signaling: Arc<Signaling>,
+    session: Arc<Session>,
+}
+
+impl MessageHandler<Switchboard, Own> for EventEntry {
+    fn call(&self, _: Socket, value: Value, ack: Option<i64>) {
+        // The default parser never gives anything but text with attachments.
+        let Value::Str(text, attachments) = value else { return };
+        let event = Event { text, attachments: attachments.filter(|list| !list.is_empty()), ack };
+        self.signaling.take(&self.session, Item::Event(event));
+    }
+}
+
+impl DisconnectHandler<Switchboard, Own> for EventEntry {
+    fn call_with_defer(&self, socket: Socket, reason: DisconnectReason, defer: fn(Socket)) {
+        let reason = match reason {
+            DisconnectReason::HeartbeatTimeout => ByeReason::TimedOut,
+            DisconnectReason::PacketParsingError | DisconnectReason::MultipleHttpPollingError => ByeReason::ProtocolError,
+            DisconnectReason::ClosingServer => ByeReason::NodeShutdown,
+            DisconnectReason::TransportClose
+            | DisconnectReason::TransportError
+            | DisconnectReason::ClientNSDisconnect
+            | DisconnectReason::ServerNSDisconnect => ByeReason::Disconnected,
+        };
+        self.signaling.take(&self.session, Item::Gone(reason));
+        defer(socket);
+    }
+}
+
+/// Attachments of a binary event.
+pub type Attachments = std::collections::VecDeque<Bytes>;

@@ -1,0 +1,144 @@
+//! One socket's events, in the order in which it sent them.
+//!
+//! Whoever brings an item to an idle inbox works on it, and on what is brought meanwhile. Work that has to wait for
+//! something is carried on by a task; then items queue up, the socket's connection is paused so that they do not become
+//! many, and past a hard bound they are refused.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use socketioxide_core::Str;
+
+use super::{Attachments, Signaling, Step, session::Session};
+use crate::{
+    protocol::{self, ByeReason, Code, Refusal, Request},
+    transport::flow::Pause,
+};
+
+/// Queued bytes from which on the socket's connection is paused.
+const PAUSE_BYTES: usize = 64 * 1024;
+/// Queued bytes that are refused.
+const REFUSE_BYTES: usize = 4 * 1024 * 1024;
+/// What an item costs beside its bytes.
+const ITEM_BYTES: usize = 256;
+
+/// An event as it came.
+#[derive(Debug)]
+pub struct Event {
+    /// The packet's array.
+    pub text: Str,
+    /// Its attachments, if there are any.
+    pub attachments: Option<Attachments>,
+    /// The number of the acknowledgement its client waits for.
+    pub ack: Option<i64>,
+}
+
+impl Event {
+    fn bytes(&self) -> usize {
+        ITEM_BYTES + self.text.len() + self.attachments.iter().flatten().map(|bytes| bytes.len() + 64).sum::<usize>()
+    }
+}
+
+/// What an inbox holds.
+#[derive(Debug)]
+pub enum Item {
+    /// An event.
+    Event(Event),
+    /// The socket is gone: nothing comes after this.
+    Gone(ByeReason),
+}
+
+/// Items that wait, and whether somebody works on one.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    busy: bool,
+    bytes: usize,
+    queue: VecDeque<Item>,
+    pause: Option<Pause>,
+}
+
+impl Inbox {
+    fn push(&mut self, session: &Session, item: Item) -> Result<(), Event> {
+        if let Item::Event(event) = item {
+            let bytes = event.bytes();
+            if self.bytes + bytes > REFUSE_BYTES {
+                return Err(event);
+            }
+            self.bytes += bytes;
+            self.queue.push_back(Item::Event(event));
+            if self.bytes > PAUSE_BYTES && self.pause.is_none() {
+                self.pause = Some(session.flow().pause());
+            }
+        } else {
+            self.queue.push_back(item);
+        }
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<Item> {
+        let item = self.queue.pop_front();
+        match &item {
+            Some(Item::Event(event)) => self.bytes -= event.bytes(),
+            Some(Item::Gone(_)) => {}
+            None => {
+                self.busy = false;
+                // A queue that was once long does not keep its memory.
+                self.queue = VecDeque::new();
+            }
+        }
+        if self.bytes <= PAUSE_BYTES / 2 {
+            self.pause = None;
+        }
+        item
+    }
+}
+
+impl Signaling {
+    /// Takes an item of `session`.
+    pub(super) fn take(self: &Arc<Self>, session: &Arc<Session>, item: Item) {
+        let pushed = {
+            let mut inbox = session.inbox();
+            if std::mem::replace(&mut inbox.busy, true) { inbox.push(session, item) } else {
+                drop(inbox);
+                return self.work(session, item);
+            }
+        };
+        if let Err(event) = pushed {
+            let name = protocol::split(&event.text).map_or("", |(name, _)| name);
+            let refusal = Refusal::new(Code::TooManyRequests, "earlier requests of this socket are not served yet");
+            self.refuse(session, Request::named(name), name, event.ack, &refusal);
+        }
+    }
+
+    /// Works on `item` and on all that queues up behind it.
+    fn work(self: &Arc<Self>, session: &Arc<Session>, mut item: Item) {
+        loop {
+            let step = match item {
+                Item::Event(event) => self.begin(session, event),
+                Item::Gone(reason) => Step::Wait(Box::pin(Arc::clone(self).gone(Arc::clone(session), reason))),
+            };
+            if let Step::Wait(mut waited) = step {
+                // Nearly always the answer is there at once: no task then.
+                if waited.as_mut().poll(&mut Context::from_waker(Waker::noop())) == Poll::Pending {
+                    let (signaling, session) = (Arc::clone(self), Arc::clone(session));
+                    self.lifecycle.spawn(async move {
+                        waited.await;
+                        let next = session.inbox().next();
+                        if let Some(next) = next {
+                            signaling.work(&session, next);
+                        }
+                    });
+                    return;
+                }
+            }
+            let next = session.inbox().next();
+            match next {
+                Some(next) => item = next,
+                None => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! `create or join`: a seat, and the link between the two peers of a room.
+//!
+//! The registry decides; then both sessions are told. Until a session has been told of the other it cannot reach it,
+//! which is what makes the order hold: `created` or `joined` before all else, `join` before anything of the second peer,
+//! `ready` before anything relayed.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{
+    Signaling, lock, reply,
+    session::{Early, Link, Seat, Session, seat_in},
+};
+use crate::{
+    id::RoomName,
+    metrics::{JoinResult, Metrics},
+    protocol::{ByeReason, Code, Refusal, Request},
+    rooms::{JoinOutcome, Occupant, Role},
+};
+
+impl Signaling {
+    /// `create or join`.
+    pub(super) async fn join(self: Arc<Self>, session: Arc<Session>, room: RoomName, ack: Option<i64>) {
+        let asked = Instant::now();
+        let result = match self.seat(&session, &room, ack).await {
+            Ok(result) => result,
+            Err(refusal) => {
+                self.refuse(&session, Some(Request::Join), Request::Join.name(), ack, &refusal);
+                if refusal.code == Code::Full { JoinResult::Full } else { JoinResult::Refused }
+            }
+        };
+        self.metrics.joins.inc(result);
+        Metrics::observe(&self.metrics.join_seconds, asked.elapsed());
+    }
+
+    async fn seat(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, ack: Option<i64>) -> Result<JoinResult, Refusal> {
+        self.log(session, || reply::log(&format!("Received request to create or join room {}", room.as_str())));
+        if self.lifecycle.is_draining() {
+            return Err(Refusal::new(Code::Draining, "this node is shutting down; connect again"));
+        }
+        let known = {
+            let mut seats = session.seats();
+            let known = seat_in(&mut seats, room).is_some();
+            if !known {
+                if seats.len() >= self.limits.rooms_per_socket {
+                    return Err(Refusal::new(Code::TooManyRooms, "this socket sits in as many rooms as it may"));
+                }
+                // Before the registry knows: the other peer may have news for this one at once.
+                seats.push(Seat { room: room.clone(), role: None, link: None, early: Early::Nothing });
+            }
+            known
+        };
+        lock(&self.seated).entry(session.id()).or_insert_with(|| Arc::downgrade(session));
+        let outcome = match self.registry.join(room, session.occupant()).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                if !known {
+                    session.seats().retain(|seat| seat.room != *room);
+                }
+                tracing::debug!(%error, "join");
+                return Err(Refusal::new(Code::Unavailable, "rooms cannot be told for sure at the moment; try again"));
+            }
+        };
+        let present = match outcome {
+            JoinOutcome::Created => 0,
+            JoinOutcome::Joined(_) | JoinOutcome::Seated(..) => 1,
+            JoinOutcome::Full => 2,
+        };
+        self.log(session, || reply::log(&format!("Room {} now has {present} client(s)", room.as_str())));
+        match outcome {
+            JoinOutcome::Full => {
+                session.seats().retain(|seat| seat.room != *room);
+                self.tell(session, reply::room("full", room));
+                Err(Refusal::new(Code::Full, "two others are in this room"))
+            }
+            JoinOutcome::Seated(role, _) => {
+                self.tell_seated(session, room, role, ack);
+                Ok(JoinResult::Seated)
+            }
+            JoinOutcome::Created => {
+                self.log(session, || reply::log(&format!("Client ID {} created room {}", session.id(), room.as_str())));
+                self.created(session, room, ack);
+                Ok(JoinResult::Created)
+            }
+            JoinOutcome::Joined(other) => {
+                self.log(session, || reply::log(&format!("Client ID {} joined room {}", session.id(), room.as_str())));
+                self.joined(session, room, other, ack);
+                Ok(JoinResult::Joined)
+            }
+        }
+    }
+
+    fn tell_seated(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, role: Role, ack: Option<i64>) {
+        self.tell(session, reply::seated(role, room, session.id()));
+        self.acknowledge(session, ack, || reply::ack_seated(role, room, session.id()));
+    }
+
+    fn created(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, ack: Option<i64>) {
+        let mut seats = session.seats();
+        self.tell_seated(session, room, Role::Created, ack);
+        let Some(seat) = seat_in(&mut seats, room) else { return };
+        seat.role = Some(Role::Created);
+        // The second peer may have come before this answer was read. If it has left again, nothing is to be told.
+        if let Early::Arrived(link) = std::mem::take(&mut seat.early) {
+            self.tell_arrived(session, room, seat, link);
+        }
+    }
+
+    fn joined(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, other: Occupant, ack: Option<i64>) {
+        let other_session = self.seated_session(other.peer).filter(|found| found.occupant() == other);
+        {
+            let mut seats = session.seats();
+            self.tell_seated(session, room, Role::Joined, ack);
+            let Some(seat) = seat_in(&mut seats, room) else { return };
+            seat.role = Some(Role::Joined);
+            match std::mem::take(&mut seat.early) {
+                Early::Departed(gone, reason) if gone == other => {
+                    self.tell(session, reply::bye(room, gone.peer, reason));
+                    return;
+                }
+                // Gone, and another came: it will have been told of this one, and this one of it.
+                Early::Arrived(link) => return self.tell_arrived(session, room, seat, link),
+                Early::Departed(..) | Early::Nothing => {}
+            }
+            let session = other_session.as_ref().map_or_else(std::sync::Weak::new, Arc::downgrade);
+            seat.link = Some(Link { occupant: other, session });
+        }
+        if let Some(other_session) = other_session {
+            self.arrived(&other_session, room, session);
+        }
+    }
+
+    /// Tells `session` that `newcomer` took the second seat of `room`, and both that they can talk.
+    fn arrived(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, newcomer: &Arc<Session>) {
+        let link = Link { occupant: newcomer.occupant(), session: Arc::downgrade(newcomer) };
+        let mut seats = session.seats();
+        // It left meanwhile: the newcomer will hear of that.
+        let Some(seat) = seat_in(&mut seats, room) else { return };
+        // While this lock is held it can neither relay nor leave: for the newcomer `ready` comes before both.
+        self.tell(newcomer, reply::room("ready", room));
+        if seat.role.is_some() {
+            self.tell_arrived(session, room, seat, link);
+        } else {
+            seat.early = Early::Arrived(link);
+        }
+    }
+
+    fn tell_arrived(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, seat: &mut Seat, link: Link) {
+        seat.link = Some(link);
+        self.tell(session, reply::room("join", room));
+        self.tell(session, reply::room("ready", room));
+    }
+
+    /// Tells `session` that `gone` left `room`.
+    pub(super) fn departed(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, gone: Occupant, reason: ByeReason) {
+        let mut seats = session.seats();
+        let Some(seat) = seat_in(&mut seats, room) else { return };
+        if seat.role.is_none() {
+            seat.early = Early::Departed(gone, reason);
+        } else if seat.link.as_ref().is_some_and(|link| link.occupant == gone) {
+            seat.link = None;
+            self.tell(session, reply::bye(room, gone.peer, reason));
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The way out to a socket.
+//!
+//! The library's own ways out serialise values anew. Its adapter interface alone takes whole packets, so the adapter of
+//! this server, [`Switchboard`], hands itself out as an [`Outlet`]: a relayed message leaves as the bytes it came as.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use socketioxide::{SocketError, adapter::Emitter};
+use socketioxide_core::{
+    Value,
+    adapter::{BroadcastOptions, CoreAdapter, CoreLocalAdapter, DefinedAdapter, SocketEmitter},
+    packet::{Packet, PacketData},
+};
+
+use super::Undelivered;
+use crate::id::PeerId;
+
+/// Sends whole packets to single sockets of this node.
+pub trait Outlet: Send + Sync + 'static {
+    /// Puts `packet` into the queue of the socket `to`.
+    ///
+    /// # Errors
+    /// [`Undelivered`]; then nothing was put there.
+    fn send(&self, to: PeerId, packet: Packet) -> Result<(), Undelivered>;
+}
+
+/// Where the outlet is to be found once the Socket.IO server is built.
+#[derive(Default)]
+pub struct OutletSlot(OnceLock<Arc<dyn Outlet>>);
+
+impl std::fmt::Debug for OutletSlot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OutletSlot").field("filled", &self.0.get().is_some()).finish()
+    }
+}
+
+impl Outlet for OutletSlot {
+    fn send(&self, to: PeerId, packet: Packet) -> Result<(), Undelivered> {
+        self.0.get().ok_or(Undelivered::Gone)?.send(to, packet)
+    }
+}
+
+/// The adapter of one node.
+pub struct Switchboard {
+    local: CoreLocalAdapter<Emitter>,
+    slot: Arc<OutletSlot>,
+}
+
+impl Outlet for Switchboard {
+    fn send(&self, to: PeerId, packet: Packet) -> Result<(), Undelivered> {
+        // Without a room and a flag these options mean this one socket.
+        self.local.broadcast(packet, BroadcastOptions::new(to.0)).map_err(|errors| match errors.first() {
+            Some(SocketError::InternalChannelFull) => Undelivered::TooSlow,
+            Some(SocketError::Closed) | None => Undelivered::Gone,
+        })
+    }
+}
+
+impl DefinedAdapter for Switchboard {}
+
+impl CoreAdapter<Emitter> for Switchboard {
+    type Error = Infallible;
+    type State = Arc<OutletSlot>;
+    type AckStream = <Emitter as SocketEmitter>::AckStream;
+    type InitRes = ();
+
+    fn new(slot: &Self::State, local: CoreLocalAdapter<Emitter>) -> Self {
+        Self { local, slot: Arc::clone(slot) }
+    }
+
+    fn init(self: Arc<Self>, on_success: impl FnOnce() + Send + 'static) {
+        let outlet: Arc<dyn Outlet> = self.clone();
+        let _ = self.slot.0.set(outlet);
+        on_success();
+    }
+
+    async fn broadcast_with_ack(
+        &self,
+        packet: Packet,
+        options: BroadcastOptions,
+        timeout: Option<Duration>,
+    ) -> Result<Self::AckStream, Infallible> {
+        Ok(self.local.broadcast_with_ack(packet, options, timeout).0)
+    }
+
+    fn get_local(&self) -> &CoreLocalAdapter<Emitter> {
+        &self.local
+    }
+}
+
+/// Bytes that `packet` takes on the wire, exactly over WebSocket, and no fewer than it takes over polling.
+///
+/// WebSocket frames: RFC 6455, section 5.2. Packets: <https://socket.io/docs/v4/engine-io-protocol/>.
+#[must_use]
+pub fn wire_bytes(packet: &Packet, eio3: bool, websocket: bool) -> usize {
+    let (data, ack, binary) = match &packet.inner {
+        PacketData::Event(data, ack) => (data, *ack, false),
+        PacketData::BinaryEvent(data, ack) => (data, *ack, true),
+        PacketData::EventAck(data, ack) => (data, Some(*ack), false),
+        PacketData::BinaryAck(data, ack) => (data, Some(*ack), true),
+        PacketData::Connect(_) | PacketData::Disconnect | PacketData::ConnectError(_) => return 0,
+    };
+    let Value::Str(text, attachments) = data else { return 0 };
+    let count = attachments.as_ref().map_or(0, std::collections::VecDeque::len);
+    // The Engine.IO type and the Socket.IO type, a digit each.
+    let head = 2 + ack.map_or(0, digits) + if binary { digits(i64::try_from(count).unwrap_or(i64::MAX)) + 1 } else { 0 };
+    let frame = |payload: usize| {
+        payload
+            + match payload {
+                0..126 => 2,
+                126..65_536 => 4,
+                _ => 10,
+            }
+    };
+    let attachment = |bytes: usize| match (websocket, eio3) {
+        (true, false) => frame(bytes),
+        (true, true) => frame(bytes + 1),
+        // "b" or "b4", then base64.
+        (false, _) => frame(2 + bytes.div_ceil(3) * 4),
+    };
+    frame(head + text.len()) + attachments.iter().flatten().map(|bytes| attachment(bytes.len())).sum::<usize>()
+}
+
+fn digits(number: i64) -> usize {
+    number.checked_ilog10().map_or(1, |log| log as usize + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use socketioxide_core::Str;
+
+    use super::*;
+
+    fn event(text: &str, attachments: &[usize]) -> Packet {
+        let attachments: std::collections::VecDeque<_> = attachments.iter().map(|n| Bytes::from(vec![0; *n])).collect();
+        Packet::event("/", Value::Str(Str::from(text.to_owned()), (!attachments.is_empty()).then_some(attachments)))
+    }
+
+    #[test]
+    fn a_packet_is_counted_as_it_is_framed() {
+        // 2 bytes of frame, `42`, the array.
+        assert_eq!(wire_bytes(&event(r#"["a"]"#, &[]), false, true), 2 + 2 + 5);
+        // 4 bytes of frame from 126 bytes of payload on, 10 from 65,536 on.
+        assert_eq!(wire_bytes(&event(&"x".repeat(123), &[]), false, true), 2 + 125);
+        assert_eq!(wire_bytes(&event(&"x".repeat(124), &[]), false, true), 4 + 126);
+        assert_eq!(wire_bytes(&event(&"x".repeat(65_534), &[]), false, true), 10 + 65_536);
+        // `451-`, then a frame of its own, with a type byte for old clients.
+        assert_eq!(wire_bytes(&event("[]", &[10]), false, true), 2 + 6 + 2 + 10);
+        assert_eq!(wire_bytes(&event("[]", &[10]), true, true), 2 + 6 + 2 + 11);
+        // `43` and the number of the acknowledgement.
+        let ack = Packet::ack("/", Value::Str(Str::from("[]"), None), 120);
+        assert_eq!(wire_bytes(&ack, false, true), 2 + 2 + 3 + 2);
+        let ack = Packet::ack("/", Value::Str(Str::from("[]"), None), 0);
+        assert_eq!(wire_bytes(&ack, false, true), 2 + 2 + 1 + 2);
+    }
+}

@@ -1,0 +1,336 @@
+//! What is on its way to a client, and whether the client may go on sending: the [`Flow`] of one Engine.IO session.
+//!
+//! Outbound, a flow counts bytes: those handed to the session's queue, and those its transport has taken. The
+//! difference is what waits in this process for a slow receiver, and is bounded. Over WebSocket the count is exact,
+//! frame for frame. Over polling it errs to the receiver's disadvantage by a few bytes a packet, and is set right
+//! whenever a poll finds the queue empty.
+//!
+//! Inbound, a flow can be paused: a paused session's bytes stay in the kernel, and its sender feels it.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use futures_util::task::AtomicWaker;
+use tokio::sync::Notify;
+
+use crate::id::Sid;
+
+/// More bytes wait for a receiver than may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overflow;
+
+/// The flow of one Engine.IO session, over whichever transport it runs.
+#[derive(Debug, Default)]
+pub struct Flow {
+    /// Bytes handed to the session's queue, ever.
+    queued: AtomicU64,
+    /// Bytes the transport has taken, ever.
+    taken: AtomicU64,
+    /// Whether the session's packets go over a WebSocket.
+    websocket: AtomicBool,
+    /// How many wait for `progress`.
+    watchers: AtomicU32,
+    /// Told when bytes are taken while watched, and when the flow is closed.
+    progress: Notify,
+    /// How many hold the flow paused.
+    pauses: AtomicU32,
+    /// Whether a receiver that should have made progress made none; cleared by the next byte it takes.
+    stalled: AtomicBool,
+    closed: AtomicBool,
+    reader: AtomicWaker,
+    writer: AtomicWaker,
+    /// Told when the last pause ends: requests of a polling session wait for it.
+    resumed: Notify,
+    /// While the session can be found by its id.
+    entry: OnceLock<Entry>,
+}
+
+impl Flow {
+    /// Bytes waiting for the client in this process.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.queued.load(Ordering::Relaxed).saturating_sub(self.taken.load(Ordering::Relaxed))
+    }
+
+    /// Counts `bytes` as handed to the session's queue.
+    ///
+    /// # Errors
+    /// [`Overflow`], and nothing is counted, when something waits already and this would make it more than `bound`.
+    pub fn queue(&self, bytes: usize, bound: usize) -> Result<(), Overflow> {
+        let mut queued = self.queued.load(Ordering::Relaxed);
+        loop {
+            // What the transport sends of its own (heartbeats) counts as taken only. Whenever the queue runs empty
+            // this lets the count of the queued catch up, so the difference never drifts.
+            let base = queued.max(self.taken.load(Ordering::Relaxed));
+            let waiting = base - self.taken.load(Ordering::Relaxed).min(base);
+            if waiting > 0 && waiting + bytes as u64 > bound as u64 {
+                return Err(Overflow);
+            }
+            match self.queued.compare_exchange_weak(queued, base + bytes as u64, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Ok(()),
+                Err(now) => queued = now,
+            }
+        }
+    }
+
+    /// Counts `bytes` as taken by the transport.
+    pub fn take(&self, bytes: usize) {
+        // Paired with the waiter's own two steps: either it sees these bytes, or this sees the waiter.
+        self.taken.fetch_add(bytes as u64, Ordering::SeqCst);
+        self.stalled.store(false, Ordering::Relaxed);
+        if self.watchers.load(Ordering::SeqCst) > 0 {
+            self.progress.notify_waiters();
+        }
+    }
+
+    /// A poll found the session's queue empty: nothing waits.
+    pub fn found_empty(&self) {
+        self.take(usize::try_from(self.waiting()).unwrap_or(usize::MAX));
+    }
+
+    /// All bytes ever taken by the transport.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Ordering::SeqCst)
+    }
+
+    /// Whether the session's packets go over a WebSocket.
+    #[must_use]
+    pub fn is_websocket(&self) -> bool {
+        self.websocket.load(Ordering::Relaxed)
+    }
+
+    /// The session runs over a WebSocket from now on.
+    pub fn set_websocket(&self) {
+        self.websocket.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns once the transport has taken more than `before` bytes in all, or the flow is closed.
+    pub async fn taken_more_than(&self, before: u64) {
+        self.watchers.fetch_add(1, Ordering::SeqCst);
+        let _watching = Watching(&self.watchers);
+        loop {
+            let mut progress = std::pin::pin!(self.progress.notified());
+            progress.as_mut().enable();
+            if self.taken() > before || self.is_closed() {
+                return;
+            }
+            progress.await;
+        }
+    }
+
+    /// Whether the receiver has been found to take nothing.
+    #[must_use]
+    pub fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed)
+    }
+
+    /// The receiver takes nothing: nobody should wait for it until it does.
+    pub fn set_stalled(&self) {
+        self.stalled.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes no more from the client until the pause is dropped.
+    #[must_use]
+    pub fn pause(self: &Arc<Self>) -> Pause {
+        self.pauses.fetch_add(1, Ordering::AcqRel);
+        Pause(Arc::clone(self))
+    }
+
+    /// Whether the client's bytes are left where they are.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.pauses.load(Ordering::Acquire) > 0
+    }
+
+    /// Returns once the flow is not paused.
+    pub async fn resumed(&self) {
+        loop {
+            let mut resumed = std::pin::pin!(self.resumed.notified());
+            resumed.as_mut().enable();
+            if !self.is_paused() || self.is_closed() {
+                return;
+            }
+            resumed.await;
+        }
+    }
+
+    /// Ends the connection underneath, whatever its reader and writer are waiting for.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.reader.wake();
+        self.writer.wake();
+        self.progress.notify_waiters();
+        self.resumed.notify_waiters();
+    }
+
+    /// Whether it was closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Whether the reader may read now; its task is woken when that changes.
+    pub(super) fn poll_may_read(&self, cx: &Context<'_>) -> Poll<()> {
+        if !self.is_paused() {
+            return Poll::Ready(());
+        }
+        self.reader.register(cx.waker());
+        // The pause may have ended, or the flow closed, before the registration.
+        if self.is_paused() && !self.is_closed() { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    /// The reader waits for bytes: it is to be woken when the flow is closed. Tells whether it is already.
+    pub(super) fn reader_waits(&self, cx: &Context<'_>) -> bool {
+        self.reader.register(cx.waker());
+        self.is_closed()
+    }
+
+    /// The writer waits for room: it is to be woken when the flow is closed. Tells whether it is already.
+    pub(super) fn writer_waits(&self, cx: &Context<'_>) -> bool {
+        self.writer.register(cx.waker());
+        self.is_closed()
+    }
+}
+
+/// Counts one that waits for progress, also when it stops waiting early.
+struct Watching<'a>(&'a AtomicU32);
+
+impl Drop for Watching<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Holds a flow paused.
+#[derive(Debug)]
+pub struct Pause(Arc<Flow>);
+
+impl Drop for Pause {
+    fn drop(&mut self) {
+        if self.0.pauses.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.reader.wake();
+            self.0.resumed.notify_waiters();
+        }
+    }
+}
+
+/// Flows by the id of their session: how a polling request finds the flow of the session it belongs to.
+#[derive(Debug, Default)]
+pub struct Flows(Mutex<HashMap<Sid, Weak<Flow>>>);
+
+impl Flows {
+    /// Lets `flow` be found by `sid` as long as it lives.
+    pub fn register(self: &Arc<Self>, sid: Sid, flow: &Arc<Flow>) {
+        if flow.entry.set(Entry { sid, flows: Arc::clone(self) }).is_ok() {
+            self.map().insert(sid, Arc::downgrade(flow));
+        }
+    }
+
+    /// The flow of that session.
+    #[must_use]
+    pub fn get(&self, sid: Sid) -> Option<Arc<Flow>> {
+        self.map().get(&sid).and_then(Weak::upgrade)
+    }
+
+    /// How many can be found.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.map().len()
+    }
+
+    /// Whether none can be found.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.map().is_empty()
+    }
+
+    fn map(&self) -> std::sync::MutexGuard<'_, HashMap<Sid, Weak<Flow>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Removes a flow from [`Flows`] when the flow is dropped.
+#[derive(Debug)]
+struct Entry {
+    sid: Sid,
+    flows: Arc<Flows>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.flows.map().remove(&self.sid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_bounded_but_for_a_first_large_packet() {
+        let flow = Flow::default();
+        assert_eq!(flow.queue(5_000, 1_000), Ok(()));
+        assert_eq!(flow.queue(1, 1_000), Err(Overflow));
+        flow.take(4_500);
+        assert_eq!(flow.waiting(), 500);
+        assert_eq!(flow.queue(500, 1_000), Ok(()));
+        assert_eq!(flow.queue(1, 1_000), Err(Overflow));
+    }
+
+    #[test]
+    fn what_the_transport_sends_of_its_own_does_not_count_for_long() {
+        let flow = Flow::default();
+        flow.take(10_000);
+        assert_eq!(flow.queue(600, 1_000), Ok(()));
+        assert_eq!(flow.waiting(), 600);
+        assert_eq!(flow.queue(600, 1_000), Err(Overflow));
+    }
+
+    #[test]
+    fn a_flow_can_be_found_as_long_as_it_lives() {
+        let flows = Arc::new(Flows::default());
+        let flow = Arc::new(Flow::default());
+        let sid = Sid::new();
+        flows.register(sid, &flow);
+        assert!(flows.get(sid).is_some_and(|found| Arc::ptr_eq(&found, &flow)));
+        drop(flow);
+        assert!(flows.get(sid).is_none() && flows.is_empty());
+    }
+
+    #[tokio::test]
+    async fn progress_is_not_missed_however_early_it_comes() {
+        let flow = Arc::new(Flow::default());
+        let before = flow.taken();
+        flow.take(1);
+        flow.taken_more_than(before).await;
+        let waiting = tokio::spawn({
+            let flow = Arc::clone(&flow);
+            async move { flow.taken_more_than(before + 1).await }
+        });
+        flow.take(1);
+        waiting.await.expect("progress");
+        assert_eq!(flow.watchers.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_pause_ends_when_its_last_holder_lets_go() {
+        let flow = Arc::new(Flow::default());
+        let (first, second) = (flow.pause(), flow.pause());
+        drop(first);
+        assert!(flow.is_paused());
+        let waiting = tokio::spawn({
+            let flow = Arc::clone(&flow);
+            async move { flow.resumed().await }
+        });
+        drop(second);
+        waiting.await.expect("resumed");
+        assert!(!flow.is_paused());
+    }
+}

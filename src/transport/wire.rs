@@ -1,0 +1,190 @@
+//! The byte stream of one connection.
+//!
+//! A [`Wire`] adds to a TCP stream what TCP alone does not give: it ends when nothing is taken for too long although
+//! something waits, it can be paused and closed from outside through its [`Flow`], and it counts.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use prometheus::{IntCounter, IntGauge};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::Sleep,
+};
+
+use super::flow::Flow;
+
+/// What all wires of a listener share.
+#[derive(Debug)]
+pub struct WireContext {
+    /// How long a connection may take no byte while some wait for it.
+    pub write_stall: Duration,
+    /// Bytes received.
+    pub received: IntCounter,
+    /// Bytes sent.
+    pub sent: IntCounter,
+    /// Connections ended because they took nothing.
+    pub stalled: IntCounter,
+}
+
+impl WireContext {
+    /// One whose counters nobody reads.
+    ///
+    /// # Errors
+    /// None that can happen.
+    pub fn uncounted(write_stall: Duration) -> prometheus::Result<Self> {
+        let counter = || IntCounter::new("uncounted", "uncounted");
+        Ok(Self { write_stall, received: counter()?, sent: counter()?, stalled: counter()? })
+    }
+}
+
+/// One connection. Kept in a box: the libraries above copy it into several futures.
+#[derive(Debug)]
+pub struct Wire {
+    stream: TcpStream,
+    context: Arc<WireContext>,
+    /// The session it carries, once it carries one.
+    flow: Option<Arc<Flow>>,
+    /// Bytes that were read together with the request that turned the connection into a WebSocket.
+    read_ahead: Bytes,
+    /// Runs while the connection takes nothing.
+    stall: Option<Pin<Box<Sleep>>>,
+    /// Where it is counted while it carries a session.
+    carrying: Option<IntGauge>,
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if let Some(carrying) = &self.carrying {
+            carrying.dec();
+        }
+    }
+}
+
+impl Wire {
+    /// A wire over `stream`.
+    #[must_use]
+    pub fn new(stream: TcpStream, context: Arc<WireContext>) -> Self {
+        Self { stream, context, flow: None, read_ahead: Bytes::new(), stall: None, carrying: None }
+    }
+
+    /// The wire carries the session of `flow` from now on, and counts in `carrying`; `read_ahead` comes before what is
+    /// still to be read.
+    pub fn carry(&mut self, flow: Arc<Flow>, read_ahead: Bytes, carrying: IntGauge) {
+        carrying.inc();
+        self.flow = Some(flow);
+        self.read_ahead = read_ahead;
+        self.carrying = Some(carrying);
+    }
+
+    fn closed(&self) -> io::Result<()> {
+        match &self.flow {
+            Some(flow) if flow.is_closed() => Err(io::ErrorKind::ConnectionAborted.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// What a write came to: counts the bytes, or watches the clock while none is taken.
+    fn written(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match result {
+            Poll::Ready(Ok(bytes)) => {
+                self.stall = None;
+                self.context.sent.inc_by(bytes as u64);
+                if let Some(flow) = &self.flow {
+                    flow.take(bytes);
+                }
+                Poll::Ready(Ok(bytes))
+            }
+            Poll::Ready(Err(error)) => {
+                if let Some(flow) = &self.flow {
+                    // The library's writer goes on after an error; its reader is what ends the session.
+                    flow.close();
+                }
+                Poll::Ready(Err(error))
+            }
+            Poll::Pending => {
+                let limit = self.context.write_stall;
+                let stall = self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+                if stall.as_mut().poll(cx).is_ready() {
+                    self.context.stalled.inc();
+                    if let Some(flow) = &self.flow {
+                        flow.close();
+                    }
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+                if self.flow.as_ref().is_some_and(|flow| flow.writer_waits(cx)) {
+                    return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if let Some(flow) = &this.flow {
+            ready!(flow.poll_may_read(cx));
+            if flow.is_closed() {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
+            if !this.read_ahead.is_empty() {
+                let some = this.read_ahead.split_to(this.read_ahead.len().min(buf.remaining()));
+                buf.put_slice(&some);
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let before = buf.filled().len();
+        match Pin::new(&mut this.stream).poll_read(cx, buf) {
+            Poll::Pending if this.flow.as_ref().is_some_and(|flow| flow.reader_waits(cx)) => {
+                Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
+            }
+            result => {
+                this.context.received.inc_by((buf.filled().len() - before) as u64);
+                result
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.closed()?;
+        let result = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.written(cx, result)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.closed()?;
+        let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.written(cx, result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.closed()?;
+        Pin::new(&mut this.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
