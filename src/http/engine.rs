@@ -17,6 +17,7 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode, Uri,
     header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE},
@@ -216,7 +217,8 @@ fn upgrade(engine: Arc<Engine>, query: &Query, mut request: Request) -> Response
             return;
         };
         let mut wire = parts.io.into_inner();
-        wire.carry(flow, parts.read_buf, engine.websockets.clone());
+        // A slice, even an empty one, would keep the HTTP library's whole read buffer.
+        wire.carry(flow, Bytes::copy_from_slice(&parts.read_buf), engine.websockets.clone());
         // The query was checked above: this only starts the session's tasks.
         let _ = engine.service.call((Box::new(wire), opening)).await;
     });
