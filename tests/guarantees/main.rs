@@ -1,0 +1,8 @@
+//! What duet guarantees, one file a guarantee, in one program (one is linked more quickly than many).
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "test code")]
+
+mod connections;
+mod order;
+mod registry;
+mod slow_receiver;
+mod support;

@@ -1,0 +1,256 @@
+//! What every registry of rooms guarantees, whatever keeps the seats: one suite, instantiated for each.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use duet::{
+    id::{Generation, NodeId, PeerId, RoomName, Sid},
+    rooms::{JoinOutcome, LeaveOutcome, Occupant, Registry, Role, SEATS, memory::MemoryRegistry},
+};
+use proptest::prelude::*;
+
+fn room(name: &str) -> RoomName {
+    RoomName::parse(name).expect("a room name")
+}
+
+fn occupant(node: NodeId) -> Occupant {
+    Occupant { peer: PeerId(Sid::new()), generation: Generation(1), node }
+}
+
+async fn join(registry: &dyn Registry, name: &str, who: Occupant) -> JoinOutcome {
+    registry.join(&room(name), who).await.expect("an answer")
+}
+
+async fn leave(registry: &dyn Registry, name: &str, who: Occupant) -> LeaveOutcome {
+    registry.leave(&room(name), who).await.expect("an answer")
+}
+
+async fn first_creates_second_joins_third_is_told_full(registry: Arc<dyn Registry>, node: NodeId) {
+    let [a, b, c] = [occupant(node), occupant(node), occupant(node)];
+    assert_eq!(join(&*registry, "r", a).await, JoinOutcome::Created);
+    assert_eq!(join(&*registry, "r", b).await, JoinOutcome::Joined(a));
+    assert_eq!(join(&*registry, "r", c).await, JoinOutcome::Full);
+    assert_eq!(join(&*registry, "other", c).await, JoinOutcome::Created);
+}
+
+async fn joining_again_answers_as_the_first_time(registry: Arc<dyn Registry>, node: NodeId) {
+    let [a, b] = [occupant(node), occupant(node)];
+    join(&*registry, "r", a).await;
+    assert_eq!(join(&*registry, "r", a).await, JoinOutcome::Seated(Role::Created, None));
+    join(&*registry, "r", b).await;
+    assert_eq!(join(&*registry, "r", a).await, JoinOutcome::Seated(Role::Created, Some(b)));
+    assert_eq!(join(&*registry, "r", b).await, JoinOutcome::Seated(Role::Joined, Some(a)));
+    leave(&*registry, "r", a).await;
+    assert_eq!(join(&*registry, "r", b).await, JoinOutcome::Seated(Role::Joined, None));
+}
+
+async fn a_seat_that_is_left_can_be_taken(registry: Arc<dyn Registry>, node: NodeId) {
+    let [a, b, c] = [occupant(node), occupant(node), occupant(node)];
+    join(&*registry, "r", a).await;
+    join(&*registry, "r", b).await;
+    assert_eq!(leave(&*registry, "r", a).await, LeaveOutcome::Left(Some(b)));
+    assert_eq!(join(&*registry, "r", c).await, JoinOutcome::Joined(b));
+    assert_eq!(leave(&*registry, "r", b).await, LeaveOutcome::Left(Some(c)));
+    assert_eq!(leave(&*registry, "r", c).await, LeaveOutcome::Left(None));
+    assert_eq!(join(&*registry, "r", a).await, JoinOutcome::Created);
+}
+
+async fn a_leave_frees_only_its_own_seat(registry: Arc<dyn Registry>, node: NodeId) {
+    let [a, b, stranger] = [occupant(node), occupant(node), occupant(node)];
+    join(&*registry, "r", a).await;
+    join(&*registry, "r", b).await;
+    assert_eq!(leave(&*registry, "r", stranger).await, LeaveOutcome::NotSeated);
+    assert_eq!(leave(&*registry, "nowhere", a).await, LeaveOutcome::NotSeated);
+    // The same peer came back by a newer connection: what the older one still says does not touch its seat.
+    leave(&*registry, "r", a).await;
+    let newer = Occupant { generation: Generation(2), ..a };
+    assert_eq!(join(&*registry, "r", newer).await, JoinOutcome::Joined(b));
+    assert_eq!(leave(&*registry, "r", a).await, LeaveOutcome::NotSeated);
+    assert_eq!(join(&*registry, "r", stranger).await, JoinOutcome::Full);
+}
+
+async fn many_at_once_get_two_seats(registry: Arc<dyn Registry>, node: NodeId) {
+    for round in 0..50 {
+        let name = format!("race-{round}");
+        let seated = Arc::new(AtomicUsize::new(0));
+        let tasks: Vec<_> = (0..40)
+            .map(|_| {
+                let (registry, seated, name) = (Arc::clone(&registry), Arc::clone(&seated), name.clone());
+                tokio::spawn(async move {
+                    let outcome = join(&*registry, &name, occupant(node)).await;
+                    if outcome != JoinOutcome::Full {
+                        seated.fetch_add(1, Ordering::SeqCst);
+                    }
+                    outcome
+                })
+            })
+            .collect();
+        let mut created = 0;
+        for task in tasks {
+            created += usize::from(task.await.expect("joined") == JoinOutcome::Created);
+        }
+        assert_eq!((created, seated.load(Ordering::SeqCst)), (1, SEATS), "round {round}");
+    }
+}
+
+async fn joins_and_leaves_at_random_never_seat_a_third(registry: Arc<dyn Registry>, node: NodeId) {
+    // Each task knows for sure that it sits from the answer to its join until it asks to leave.
+    let seated = Arc::new(AtomicUsize::new(0));
+    let tasks: Vec<_> = (0..16)
+        .map(|_| {
+            let (registry, seated) = (Arc::clone(&registry), Arc::clone(&seated));
+            tokio::spawn(async move {
+                let me = occupant(node);
+                let mut times = 0;
+                for _ in 0..300 {
+                    if join(&*registry, "r", me).await != JoinOutcome::Full {
+                        times += 1;
+                        assert!(seated.fetch_add(1, Ordering::SeqCst) < SEATS, "a third is seated");
+                        tokio::task::yield_now().await;
+                        seated.fetch_sub(1, Ordering::SeqCst);
+                        assert!(matches!(leave(&*registry, "r", me).await, LeaveOutcome::Left(_)));
+                    }
+                    tokio::task::yield_now().await;
+                }
+                times
+            })
+        })
+        .collect();
+    let mut times = 0;
+    for task in tasks {
+        times += task.await.expect("no third");
+    }
+    assert!(times > 0, "nobody was ever seated");
+    assert_eq!(registry.occupancy().seats, 0);
+}
+
+/// A step of a random history.
+#[derive(Debug, Clone)]
+enum Step {
+    Join { room: u8, peer: u8, generation: u8 },
+    Leave { room: u8, peer: u8, generation: u8 },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = (any::<bool>(), 0..3_u8, 0..4_u8, 0..2_u8).prop_map(|(joins, room, peer, generation)| {
+        if joins { Step::Join { room, peer, generation } } else { Step::Leave { room, peer, generation } }
+    });
+    proptest::collection::vec(step, 1..60)
+}
+
+/// A registry so simple that it is obviously right: for each room, who sits there, in the order of arrival.
+#[derive(Default)]
+struct Model(HashMap<u8, Vec<(Occupant, Role)>>);
+
+impl Model {
+    fn join(&mut self, room: u8, who: Occupant) -> JoinOutcome {
+        let seats = self.0.entry(room).or_default();
+        let other = seats.iter().map(|(occupant, _)| *occupant).find(|occupant| *occupant != who);
+        if let Some((_, role)) = seats.iter().find(|(occupant, _)| *occupant == who) {
+            return JoinOutcome::Seated(*role, other);
+        }
+        match (seats.len(), other) {
+            (0, _) => {
+                seats.push((who, Role::Created));
+                JoinOutcome::Created
+            }
+            (1, Some(other)) => {
+                seats.push((who, Role::Joined));
+                JoinOutcome::Joined(other)
+            }
+            _ => JoinOutcome::Full,
+        }
+    }
+
+    fn leave(&mut self, room: u8, who: Occupant) -> LeaveOutcome {
+        let seats = self.0.entry(room).or_default();
+        let before = seats.len();
+        seats.retain(|(occupant, _)| *occupant != who);
+        if seats.len() == before { LeaveOutcome::NotSeated } else { LeaveOutcome::Left(seats.first().map(|(o, _)| *o)) }
+    }
+}
+
+/// Plays a history to a registry and to the model.
+async fn agrees_with_the_model(registry: &dyn Registry, node: NodeId, history: &[Step]) {
+    let peers: Vec<_> = (0..4).map(|_| PeerId(Sid::new())).collect();
+    let who = |peer: u8, generation: u8| Occupant {
+        peer: peers[usize::from(peer)],
+        generation: Generation(u64::from(generation)),
+        node,
+    };
+    let mut model = Model::default();
+    for step in history {
+        match *step {
+            Step::Join { room, peer, generation } => {
+                let who = who(peer, generation);
+                assert_eq!(join(registry, &format!("r{room}"), who).await, model.join(room, who), "{history:?}");
+            }
+            Step::Leave { room, peer, generation } => {
+                let who = who(peer, generation);
+                assert_eq!(leave(registry, &format!("r{room}"), who).await, model.leave(room, who), "{history:?}");
+            }
+        }
+    }
+    let seats = model.0.values().map(Vec::len).sum::<usize>();
+    let rooms = model.0.values().filter(|seats| !seats.is_empty()).count();
+    assert_eq!((registry.occupancy().rooms, registry.occupancy().seats), (rooms, seats));
+}
+
+/// The suite for one kind of registry. `$new` makes an empty one, and the node whose seats it takes.
+macro_rules! registry_suite {
+    ($kind:ident, $new:expr) => {
+        mod $kind {
+            use super::*;
+
+            registry_suite!(@tests $new,
+                first_creates_second_joins_third_is_told_full,
+                joining_again_answers_as_the_first_time,
+                a_seat_that_is_left_can_be_taken,
+                a_leave_frees_only_its_own_seat,
+                many_at_once_get_two_seats,
+                joins_and_leaves_at_random_never_seat_a_third,
+            );
+
+            #[test]
+            fn any_history_ends_as_the_model_says() {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+                proptest!(ProptestConfig::with_cases(512), |(history in steps())| {
+                    runtime.block_on(async {
+                        let (registry, node): (Arc<dyn Registry>, NodeId) = $new.await;
+                        agrees_with_the_model(&*registry, node, &history).await;
+                    });
+                });
+            }
+        }
+    };
+    (@tests $new:expr, $($test:ident,)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $test() {
+                let (registry, node): (Arc<dyn Registry>, NodeId) = $new.await;
+                super::$test(registry, node).await;
+            }
+        )*
+    };
+}
+
+registry_suite!(memory, async { (Arc::new(MemoryRegistry::default()) as Arc<dyn Registry>, NodeId::random()) });
+
+#[tokio::test]
+async fn rooms_in_memory_leave_nothing_behind() {
+    let registry = MemoryRegistry::default();
+    let who = occupant(NodeId::random());
+    for n in 0..10_000 {
+        join(&registry, &n.to_string(), who).await;
+    }
+    assert_eq!(registry.occupancy().rooms, 10_000);
+    for n in 0..10_000 {
+        leave(&registry, &n.to_string(), who).await;
+    }
+    assert_eq!(registry.occupancy(), duet::rooms::Occupancy::default());
+}

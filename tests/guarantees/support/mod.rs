@@ -1,0 +1,233 @@
+//! What the tests share: nodes on free loopback ports, and a client that speaks the wire formats by hand, so that a test
+//! can also say what no official client would.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::{collections::HashMap, future::Future, net::SocketAddr, time::Duration};
+
+use duet::{config::Settings, node::Node};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, tungstenite::Message};
+
+/// How long anything may take that should happen at once, on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A node with the given settings on top of free loopback ports and no `log` events.
+pub async fn node(settings: &[(&str, &str)]) -> Node {
+    let mut environment = HashMap::from([
+        ("DUET_SERVER__LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
+        ("DUET_ADMIN__LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
+        ("DUET_COMPAT__CLIENT_LOG".to_owned(), "false".to_owned()),
+    ]);
+    environment.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+    Node::start(Settings::load(None, environment).expect("settings")).await.expect("a node")
+}
+
+/// Waits until `condition` holds.
+pub async fn wait_until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "never happened: {what}");
+}
+
+/// A plain HTTP request on a connection of its own: status and body.
+pub async fn http(address: SocketAddr, request: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.expect("connected");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = Vec::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("in time").expect("an answer");
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+    (status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+}
+
+pub async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    http(address, &format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")).await
+}
+
+/// The value of one metric, as its line names it.
+pub async fn metric(node: &Node, name: &str) -> f64 {
+    let (_, text) = get(node.admin, "/metrics").await;
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+        .unwrap_or(0.0)
+}
+
+/// What a client hears.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Heard {
+    Event(String, Vec<Value>),
+    Ack(u64, Value),
+    /// The Engine.IO or the WebSocket connection was closed.
+    Closed,
+}
+
+impl Heard {
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Event(name, _) => name,
+            Self::Ack(..) => "(ack)",
+            Self::Closed => "(closed)",
+        }
+    }
+}
+
+/// A Socket.IO 4 client over WebSocket.
+pub struct Client {
+    pub stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    pub id: String,
+    acks: u64,
+    /// Heard while waiting for something else.
+    kept: std::collections::VecDeque<Heard>,
+}
+
+impl Client {
+    /// Connects, and waits until it is connected.
+    pub async fn connect(node: &Node) -> Self {
+        Self::over(node.public, TcpStream::connect(node.public).await.expect("connected")).await
+    }
+
+    /// Connects with a small receive buffer, so that little is on its way to it in the kernel.
+    pub async fn connect_small(node: &Node) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a small buffer");
+        Self::over(node.public, socket.connect(node.public).await.expect("connected")).await
+    }
+
+    async fn over(address: SocketAddr, stream: TcpStream) -> Self {
+        let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
+        let (stream, _) = tokio_tungstenite::client_async(url, MaybeTlsStream::Plain(stream)).await.expect("a WebSocket");
+        let mut client = Self { stream, id: String::new(), acks: 0, kept: std::collections::VecDeque::new() };
+        assert!(client.frame().await.expect("open").starts_with('0'));
+        client.send_text("40").await;
+        let connected = client.frame().await.expect("connected");
+        let sid: Value = serde_json::from_str(connected.strip_prefix("40").expect("CONNECT")).expect("JSON");
+        client.id = sid["sid"].as_str().expect("an id").to_owned();
+        client
+    }
+
+    /// The next text frame that is no heartbeat, or none when the connection is closed.
+    async fn frame(&mut self) -> Option<String> {
+        loop {
+            match tokio::time::timeout(PATIENCE, self.stream.next()).await.expect("something in time") {
+                Some(Ok(Message::Text(text))) if text.as_str() == "2" => self.send_text("3").await,
+                Some(Ok(Message::Text(text))) => return Some(text.to_string()),
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
+                Some(Ok(_)) => {}
+            }
+        }
+    }
+
+    pub async fn send_text(&mut self, text: &str) {
+        // A connection that the server has closed is found out by reading.
+        let _ = self.stream.send(Message::text(text)).await;
+    }
+
+    pub async fn send_binary(&mut self, bytes: Vec<u8>) {
+        let _ = self.stream.send(Message::binary(bytes)).await;
+    }
+
+    /// Emits an event; `packet` is its whole array.
+    pub async fn emit(&mut self, packet: &Value) {
+        self.send_text(&format!("42{packet}")).await;
+    }
+
+    /// Emits an event and returns its acknowledgement; what comes before that is kept.
+    pub async fn call(&mut self, packet: &Value) -> Value {
+        self.acks += 1;
+        let number = self.acks;
+        self.send_text(&format!("42{number}{packet}")).await;
+        loop {
+            match self.read().await {
+                Heard::Ack(found, answer) if found == number => return answer,
+                Heard::Closed => panic!("closed while waiting for an acknowledgement of {packet}"),
+                heard => self.kept.push_back(heard),
+            }
+        }
+    }
+
+    /// The next thing it hears.
+    pub async fn hear(&mut self) -> Heard {
+        match self.kept.pop_front() {
+            Some(kept) => kept,
+            None => self.read().await,
+        }
+    }
+
+    async fn read(&mut self) -> Heard {
+        loop {
+            let Some(text) = self.frame().await else { return Heard::Closed };
+            let Some(packet) = text.strip_prefix('4') else {
+                if text == "1" {
+                    return Heard::Closed;
+                }
+                continue;
+            };
+            let kind = packet.chars().next().unwrap_or(' ');
+            let at = packet.find(['[', '{']).unwrap_or(packet.len());
+            let (head, body) = packet.split_at(at);
+            match kind {
+                '1' => return Heard::Closed,
+                '2' | '5' => {
+                    let array: Vec<Value> = serde_json::from_str(body).expect("JSON");
+                    let name = array[0].as_str().expect("a name").to_owned();
+                    return Heard::Event(name, array[1..].to_vec());
+                }
+                '3' => {
+                    let array: Vec<Value> = serde_json::from_str(body).expect("JSON");
+                    return Heard::Ack(head[1..].parse().expect("a number"), array.into_iter().next().unwrap_or(Value::Null));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Reads until the event `name` comes; whatever comes before it is an error.
+    pub async fn expect(&mut self, name: &str) -> Vec<Value> {
+        match self.hear().await {
+            Heard::Event(heard, arguments) if heard == name => arguments,
+            other => panic!("waited for {name}, heard {other:?}"),
+        }
+    }
+
+    /// Reads until the event `name` comes; what comes before it is dropped.
+    pub async fn until(&mut self, name: &str) -> Vec<Value> {
+        loop {
+            match self.hear().await {
+                Heard::Event(heard, arguments) if heard == name => return arguments,
+                Heard::Closed => panic!("closed while waiting for {name}"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether the server closes the connection, whatever it says before.
+    pub async fn is_closed_by_server(&mut self) -> bool {
+        tokio::time::timeout(PATIENCE, async { while self.hear().await != Heard::Closed {} }).await.is_ok()
+    }
+}
+
+/// Two peers in one room, all their greetings heard.
+pub async fn pair(node: &Node, room: &str) -> (Client, Client) {
+    let (mut first, mut second) = (Client::connect(node).await, Client::connect(node).await);
+    seat(&mut first, &mut second, room).await;
+    (first, second)
+}
+
+/// Seats two clients in `room`.
+pub async fn seat(first: &mut Client, second: &mut Client, room: &str) {
+    first.emit(&json!(["create or join", room])).await;
+    first.expect("created").await;
+    second.emit(&json!(["create or join", room])).await;
+    second.expect("joined").await;
+    second.expect("ready").await;
+    first.expect("join").await;
+    first.expect("ready").await;
+}
