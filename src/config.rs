@@ -191,9 +191,12 @@ impl Settings {
         let environment: HashMap<_, _> =
             environment.into_iter().filter(|(key, _)| key.starts_with("DUET_") && key != "DUET_CONFIG").collect();
         if let Some(stray) = environment.keys().find(|key| !key.contains("__")) {
-            return Err(BadSettings(format!("environment variable {stray}: no such setting (they read DUET_SECTION__KEY)")));
+            return Err(BadSettings(format!(
+                "environment variable {stray}: no such setting (they read DUET_SECTION__KEY)"
+            )));
         }
-        let mut sources = config::Config::builder().add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml));
+        let mut sources =
+            config::Config::builder().add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml));
         if let Some(file) = file {
             sources = sources.add_source(config::File::from(file).format(config::FileFormat::Toml).required(true));
         }
@@ -225,10 +228,16 @@ impl Settings {
             "page.directory: no index.html there",
         )?;
         let limits = &self.limits;
-        require((1024..=64 << 20).contains(&limits.message_bytes), "limits.message_bytes: must be between 1024 and 67108864")?;
+        require(
+            (1024..=64 << 20).contains(&limits.message_bytes),
+            "limits.message_bytes: must be between 1024 and 67108864",
+        )?;
         require((1..=1024).contains(&limits.attachments), "limits.attachments: must be between 1 and 1024")?;
         require((8..=1024).contains(&limits.depth), "limits.depth: must be between 8 and 1024")?;
-        require((4096..=1 << 30).contains(&limits.outbound_bytes), "limits.outbound_bytes: must be between 4096 and 1073741824")?;
+        require(
+            (4096..=1 << 30).contains(&limits.outbound_bytes),
+            "limits.outbound_bytes: must be between 4096 and 1073741824",
+        )?;
         require((1..=4096).contains(&limits.rooms_per_socket), "limits.rooms_per_socket: must be between 1 and 4096")?;
         for (name, value) in [
             ("handshake", self.timeouts.handshake),

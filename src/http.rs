@@ -33,7 +33,10 @@ pub fn public(engine: Arc<Engine>, page: &Page) -> Router {
         .route("/socket.io/", any(engine::serve))
         .with_state(engine)
         .layer(cors);
-    Router::new().merge(socket_io).route("/socket.io/{file}", get(client_library::file)).fallback_service(page::service(page))
+    Router::new()
+        .merge(socket_io)
+        .route("/socket.io/{file}", get(client_library::file))
+        .fallback_service(page::service(page))
 }
 
 /// The admin listener: probes and metrics.

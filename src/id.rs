@@ -120,7 +120,17 @@ mod tests {
 
     #[test]
     fn room_names_are_taken_as_they_are_or_refused() {
-        for name in ["a", "foo bar", "__proto__", "通話", "방 1", "a/b?c#d", &"x".repeat(128), &"界".repeat(128), &"😀".repeat(128)] {
+        for name in [
+            "a",
+            "foo bar",
+            "__proto__",
+            "通話",
+            "방 1",
+            "a/b?c#d",
+            &"x".repeat(128),
+            &"界".repeat(128),
+            &"😀".repeat(128),
+        ] {
             assert_eq!(RoomName::parse(name).map(|n| n.as_str().to_owned()).as_deref(), Ok(name));
         }
         assert_eq!(RoomName::parse(""), Err(BadRoomName::Empty));

@@ -6,8 +6,7 @@
 use std::time::Duration;
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
-    core::Collector,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
 };
 
 use crate::protocol::{ByeReason, Code, Request};
@@ -123,14 +122,22 @@ impl Metrics {
         let sockets_closed = made.counters("duet_sockets_closed_total", "Sockets closed, by reason.", &["reason"])?;
         let leaves = made.counters("duet_leaves_total", "Seats given up, by reason.", &["reason"])?;
         let joins = made.counters("duet_joins_total", "Requests for a seat, by outcome.", &["outcome"])?;
-        let relays =
-            made.counters("duet_relays_total", "Relays, by scope (local: within this node) and result.", &["scope", "result"])?;
+        let relays = made.counters(
+            "duet_relays_total",
+            "Relays, by scope (local: within this node) and result.",
+            &["scope", "result"],
+        )?;
         let by_reason = || ByeReason::ALL.map(|reason| (reason, reason.name()));
         let metrics = Self {
-            http_connections: made.gauge("duet_http_connections", "Open connections of the public listener that are no WebSockets.")?,
+            http_connections: made
+                .gauge("duet_http_connections", "Open connections of the public listener that are no WebSockets.")?,
             websockets: made.gauge("duet_websockets", "Open WebSockets.")?,
             sockets: made.gauge("duet_sockets", "Connected sockets.")?,
-            sockets_opened: made.counters("duet_sockets_opened_total", "Sockets connected, by the transport they came by.", &["transport"])?,
+            sockets_opened: made.counters(
+                "duet_sockets_opened_total",
+                "Sockets connected, by the transport they came by.",
+                &["transport"],
+            )?,
             sockets_closed: Family::new(&sockets_closed, by_reason()),
             rooms: made.gauge("duet_rooms", "Rooms with at least one occupant.")?,
             seats: made.gauge("duet_seats", "Seats taken.")?,
@@ -144,7 +151,11 @@ impl Metrics {
                     (JoinResult::Refused, "refused"),
                 ],
             ),
-            join_seconds: made.histogram("duet_join_duration_seconds", "From a request for a seat to its answer.", JOIN_BUCKETS)?,
+            join_seconds: made.histogram(
+                "duet_join_duration_seconds",
+                "From a request for a seat to its answer.",
+                JOIN_BUCKETS,
+            )?,
             leaves: Family::new(&leaves, by_reason()),
             local_relays: Family(
                 [
@@ -162,17 +173,25 @@ impl Metrics {
                 RELAY_BUCKETS,
                 ("scope", "local"),
             )?,
-            refusals: made.counters("duet_refusals_total", "Requests refused, by event and code.", &["event", "code"])?,
+            refusals: made.counters(
+                "duet_refusals_total",
+                "Requests refused, by event and code.",
+                &["event", "code"],
+            )?,
             log_drops: made.counter("duet_log_drops_total", "log events not sent to a client that is behind.")?,
             pauses: made.counter("duet_sender_pauses_total", "Times a sender was made to wait for its receiver.")?,
             received_bytes: made.counter("duet_received_bytes_total", "Bytes received by the public listener.")?,
             sent_bytes: made.counter("duet_sent_bytes_total", "Bytes sent by the public listener.")?,
-            stalls: made.counter("duet_stalled_connections_total", "Connections ended because they took nothing for too long.")?,
+            stalls: made.counter(
+                "duet_stalled_connections_total",
+                "Connections ended because they took nothing for too long.",
+            )?,
             panics: made.counter("duet_panics_total", "Panics. More than none is a defect of duet.")?,
             ready: made.gauge("duet_ready", "1 while this node can seat peers.")?,
             registry: registry.clone(),
         };
-        let build = Opts::new("duet_build_info", "1, with the version as label.").const_label("version", env!("CARGO_PKG_VERSION"));
+        let build = Opts::new("duet_build_info", "1, with the version as label.")
+            .const_label("version", env!("CARGO_PKG_VERSION"));
         let build = IntGauge::with_opts(build)?;
         build.set(1);
         registry.register(Box::new(build))?;
@@ -225,8 +244,16 @@ impl Made<'_> {
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
         self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?)
     }
-    fn histogram_of(&self, name: &str, help: &str, buckets: &[f64], label: (&str, &str)) -> prometheus::Result<Histogram> {
-        self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()).const_label(label.0, label.1))?)
+    fn histogram_of(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+        label: (&str, &str),
+    ) -> prometheus::Result<Histogram> {
+        self.register(Histogram::with_opts(
+            HistogramOpts::new(name, help).buckets(buckets.to_vec()).const_label(label.0, label.1),
+        )?)
     }
 }
 

@@ -96,7 +96,8 @@ impl Node {
             keepalive: timeouts.ping_interval,
         };
         let bind = |what: &str, address| {
-            listener::bind(address, options).map_err(|error| anyhow::anyhow!("{what}: cannot listen on {address}: {error}"))
+            listener::bind(address, options)
+                .map_err(|error| anyhow::anyhow!("{what}: cannot listen on {address}: {error}"))
         };
         let public_listener = bind("server.listen", settings.server.listen)?;
         let admin_listener = bind("admin.listen", settings.admin.listen)?;
@@ -111,8 +112,11 @@ impl Node {
             lifecycle: lifecycle.clone(),
         };
         let public_routes = http::public(Arc::new(engine), &settings.page);
-        let admin_routes =
-            http::admin(Admin { lifecycle: lifecycle.clone(), metrics: metrics.clone(), signaling: Arc::clone(&signaling) });
+        let admin_routes = http::admin(Admin {
+            lifecycle: lifecycle.clone(),
+            metrics: metrics.clone(),
+            signaling: Arc::clone(&signaling),
+        });
         let public_wires = Arc::new(WireContext {
             write_stall: timeouts.write_stall,
             received: metrics.received_bytes.clone(),
@@ -141,7 +145,9 @@ impl Node {
             )),
         ];
         if !client_library::is_built_in() {
-            tracing::warn!("built without the Socket.IO client library (npm was missing): /socket.io/socket.io.js is not served");
+            tracing::warn!(
+                "built without the Socket.IO client library (npm was missing): /socket.io/socket.io.js is not served"
+            );
         }
         drop(starting);
         Ok(Self { public, admin, lifecycle, signaling, drain: timeouts.drain, listeners })

@@ -37,16 +37,8 @@ pub enum Request {
 
 impl Request {
     /// Every event, in the order of the documentation.
-    pub const ALL: [Self; 8] = [
-        Self::Join,
-        Self::Message,
-        Self::Ready,
-        Self::Offer,
-        Self::Answer,
-        Self::Candidate,
-        Self::Bye,
-        Self::Ipaddr,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Join, Self::Message, Self::Ready, Self::Offer, Self::Answer, Self::Candidate, Self::Bye, Self::Ipaddr];
 
     /// Its name on the wire.
     #[must_use]
@@ -282,8 +274,8 @@ impl<'a> Arguments<'a> {
     /// `bad_payload` when it is no string, `bad_room` when it is no valid name.
     pub fn room(self) -> Result<RoomName, Refusal> {
         let first = self.first()?;
-        let name: Text<'_> = serde_json::from_str(&first)
-            .map_err(|_| Refusal::new(Code::BadPayload, "the room must be a string"))?;
+        let name: Text<'_> =
+            serde_json::from_str(&first).map_err(|_| Refusal::new(Code::BadPayload, "the room must be a string"))?;
         Ok(RoomName::parse(&name.0)?)
     }
 
@@ -310,7 +302,8 @@ impl<'a> Arguments<'a> {
             #[serde(default, borrow, rename = "type")]
             _type: Option<Text<'a>>,
         }
-        let form = || Refusal::new(Code::BadPayload, "it must be one object {type, sdp, room}, with texts for type and room");
+        let form =
+            || Refusal::new(Code::BadPayload, "it must be one object {type, sdp, room}, with texts for type and room");
         let fields: Fields<'a> = serde_json::from_str(self.0).map_err(|_| form())?;
         if !matches!(fields.sdp.get().as_bytes().first(), Some(b'{' | b'"')) {
             return Err(Refusal::new(Code::BadPayload, "sdp must be an object or a text"));
@@ -663,7 +656,16 @@ mod tests {
         assert_eq!(arguments(r#"["ready","foo"]"#).room().expect("a room").as_str(), "foo");
         assert_eq!(arguments(r#"["ready","foo",{"more":[1,"]"]}]"#).room().expect("a room").as_str(), "foo");
         assert_eq!(arguments(r#"["ready","\u00e9\"\n"]"#).room().expect_err("control").code, Code::BadRoom);
-        for wrong in ["", ",null", ",1", ",true", ",[]", r#",{"room":"foo"}"#, r#",["foo"]"#, r#",{"_placeholder":true,"num":0}"#] {
+        for wrong in [
+            "",
+            ",null",
+            ",1",
+            ",true",
+            ",[]",
+            r#",{"room":"foo"}"#,
+            r#",["foo"]"#,
+            r#",{"_placeholder":true,"num":0}"#,
+        ] {
             let packet = format!(r#"["ready"{wrong}]"#);
             assert_eq!(arguments(&packet).room().expect_err(&packet).code, Code::BadPayload, "{packet}");
         }
@@ -673,7 +675,10 @@ mod tests {
     fn bye_names_a_room_or_none() {
         assert_eq!(arguments(r#"["bye"]"#).room_or_none(), Ok(None));
         assert_eq!(arguments(r#"["bye",null]"#).room_or_none(), Ok(None));
-        assert_eq!(arguments(r#"["bye","foo"]"#).room_or_none().map(|r| r.map(|r| r.as_str().to_owned())), Ok(Some("foo".into())));
+        assert_eq!(
+            arguments(r#"["bye","foo"]"#).room_or_none().map(|r| r.map(|r| r.as_str().to_owned())),
+            Ok(Some("foo".into()))
+        );
         assert_eq!(arguments(r#"["bye",0]"#).room_or_none().expect_err("no room").code, Code::BadPayload);
     }
 
@@ -682,7 +687,10 @@ mod tests {
         let packet = r#"["offer",{"type":"offer","sdp":{"type":"offer","sdp":"v=0\r\n"},"room":"foo"}]"#;
         let description = arguments(packet).description().expect("a description");
         assert_eq!((description.room.as_str(), description.sdp), ("foo", r#"{"type":"offer","sdp":"v=0\r\n"}"#));
-        assert_eq!(arguments(r#"["offer",{"sdp":"v=0","room":"foo"}]"#).description().expect("no type").sdp, r#""v=0""#);
+        assert_eq!(
+            arguments(r#"["offer",{"sdp":"v=0","room":"foo"}]"#).description().expect("no type").sdp,
+            r#""v=0""#
+        );
         for wrong in [
             r#""x""#,
             "null",
@@ -699,7 +707,10 @@ mod tests {
             let packet = format!(r#"["offer",{wrong}]"#);
             assert_eq!(arguments(&packet).description().expect_err(&packet).code, Code::BadPayload, "{packet}");
         }
-        assert_eq!(arguments(r#"["offer",{"sdp":"","room":""}]"#).description().expect_err("empty").code, Code::BadRoom);
+        assert_eq!(
+            arguments(r#"["offer",{"sdp":"","room":""}]"#).description().expect_err("empty").code,
+            Code::BadRoom
+        );
     }
 
     #[test]
@@ -708,7 +719,13 @@ mod tests {
         assert_eq!(arguments(packet).candidate_room().expect("a room").as_str(), "foo");
         let bare = r#"["candidate",{"candidate":null,"label":null,"id":null,"room":"foo"}]"#;
         assert_eq!(arguments(bare).candidate_room().expect("a room").as_str(), "foo");
-        for wrong in [r#"{"candidate":"x"}"#, r#"{"candidate":1,"room":"a"}"#, r#"{"label":"x","candidate":"","room":"a"}"#, r#"{"room":"a"}"#, "3"] {
+        for wrong in [
+            r#"{"candidate":"x"}"#,
+            r#"{"candidate":1,"room":"a"}"#,
+            r#"{"label":"x","candidate":"","room":"a"}"#,
+            r#"{"room":"a"}"#,
+            "3",
+        ] {
             let packet = format!(r#"["candidate",{wrong}]"#);
             assert_eq!(arguments(&packet).candidate_room().expect_err(&packet).code, Code::BadPayload, "{packet}");
         }
@@ -729,7 +746,13 @@ mod tests {
         let right = r#"["message",{"_placeholder":true,"num":0},{"a":[{"num":1,"_placeholder":true}]},{"num":9}]"#;
         assert!(check_placeholders(right, 2).is_ok());
         assert!(check_placeholders(right, 1).is_err());
-        for wrong in [r#"{"_placeholder":true}"#, r#"{"_placeholder":true,"num":-1}"#, r#"{"_placeholder":true,"num":"0"}"#, r#"{"_placeholder":true,"num":0.5}"#, r#"{"_placeholder":1,"num":7}"#] {
+        for wrong in [
+            r#"{"_placeholder":true}"#,
+            r#"{"_placeholder":true,"num":-1}"#,
+            r#"{"_placeholder":true,"num":"0"}"#,
+            r#"{"_placeholder":true,"num":0.5}"#,
+            r#"{"_placeholder":1,"num":7}"#,
+        ] {
             assert!(check_placeholders(wrong, 1).is_err(), "{wrong}");
         }
         assert!(check_placeholders(r#"{"_placeholder":false,"num":7}"#, 1).is_ok());
@@ -758,9 +781,15 @@ mod tests {
         use serde_json::json;
         assert_eq!(value(&reply::seated(Role::Created, &room, own)), json!(["created", "a\"b", zero]));
         assert_eq!(value(&reply::room("ready", &room)), json!(["ready", "a\"b"]));
-        assert_eq!(value(&reply::bye(&room, own, ByeReason::Left)), json!(["bye", "a\"b", {"id": zero, "reason": "left"}]));
+        assert_eq!(
+            value(&reply::bye(&room, own, ByeReason::Left)),
+            json!(["bye", "a\"b", {"id": zero, "reason": "left"}])
+        );
         assert_eq!(value(&reply::log("x")), json!(["log", ["Message from server:", "x"]]));
-        assert_eq!(value(&reply::log_said(r#"{"a":1}"#)), json!(["log", ["Message from server:", "Client said: ", {"a": 1}]]));
+        assert_eq!(
+            value(&reply::log_said(r#"{"a":1}"#)),
+            json!(["log", ["Message from server:", "Client said: ", {"a": 1}]])
+        );
         let refusal = Refusal::new(Code::NoPeer, "nobody");
         assert_eq!(
             value(&reply::rejected("offer", &refusal)),

@@ -176,13 +176,17 @@ impl Signaling {
             return Step::Done;
         };
         let begun = match request {
-            Request::Join => arguments.room().map(|room| Step::Wait(Box::pin(self.clone().join(session.clone(), room, event.ack)))),
-            Request::Bye => {
-                arguments.room_or_none().map(|room| Step::Wait(Box::pin(self.clone().bye(session.clone(), room, event.ack))))
+            Request::Join => {
+                arguments.room().map(|room| Step::Wait(Box::pin(self.clone().join(session.clone(), room, event.ack))))
             }
+            Request::Bye => arguments
+                .room_or_none()
+                .map(|room| Step::Wait(Box::pin(self.clone().bye(session.clone(), room, event.ack)))),
             Request::Message => self.message(session, &event, arguments).map(|()| Step::Done),
             Request::Ready => self.ready(session, arguments, event.ack).map(|()| Step::Done),
-            Request::Offer | Request::Answer => self.description(session, request, arguments, event.ack).map(|()| Step::Done),
+            Request::Offer | Request::Answer => {
+                self.description(session, request, arguments, event.ack).map(|()| Step::Done)
+            }
             Request::Candidate => self.candidate(session, arguments, event.ack).map(|()| Step::Done),
             Request::Ipaddr => {
                 self.tell_addresses(session, event.ack);
@@ -196,7 +200,14 @@ impl Signaling {
     }
 
     /// Tells a client that its request was refused: by the acknowledgement it asked for, or by `rejected`.
-    fn refuse(self: &Arc<Self>, session: &Arc<Session>, request: Option<Request>, name: &str, ack: Option<i64>, refusal: &Refusal) {
+    fn refuse(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        request: Option<Request>,
+        name: &str,
+        ack: Option<i64>,
+        refusal: &Refusal,
+    ) {
         self.metrics.refused(request, refusal.code);
         match ack {
             Some(ack) => self.answer(session, ack, reply::ack_refused(refusal)),
@@ -295,7 +306,9 @@ impl Signaling {
             Addresses::None => Vec::new(),
             Addresses::These(addresses) => addresses.clone(),
             Addresses::Interfaces => if_addrs::get_if_addrs()
-                .map(|interfaces| interfaces.into_iter().map(|i| i.ip()).filter(|ip| ip.is_ipv4() && !ip.is_loopback()).collect())
+                .map(|interfaces| {
+                    interfaces.into_iter().map(|i| i.ip()).filter(|ip| ip.is_ipv4() && !ip.is_loopback()).collect()
+                })
                 .unwrap_or_default(),
         };
         for address in addresses {
@@ -424,7 +437,9 @@ impl DisconnectHandler<Switchboard, Own> for EventEntry {
     fn call_with_defer(&self, socket: Socket, reason: DisconnectReason, defer: fn(Socket)) {
         let reason = match reason {
             DisconnectReason::HeartbeatTimeout => ByeReason::TimedOut,
-            DisconnectReason::PacketParsingError | DisconnectReason::MultipleHttpPollingError => ByeReason::ProtocolError,
+            DisconnectReason::PacketParsingError | DisconnectReason::MultipleHttpPollingError => {
+                ByeReason::ProtocolError
+            }
             DisconnectReason::ClosingServer => ByeReason::NodeShutdown,
             DisconnectReason::TransportClose
             | DisconnectReason::TransportError

@@ -101,7 +101,9 @@ impl Signaling {
     pub(super) fn take(self: &Arc<Self>, session: &Arc<Session>, item: Item) {
         let pushed = {
             let mut inbox = session.inbox();
-            if std::mem::replace(&mut inbox.busy, true) { inbox.push(session, item) } else {
+            if std::mem::replace(&mut inbox.busy, true) {
+                inbox.push(session, item)
+            } else {
                 drop(inbox);
                 return self.work(session, item);
             }

@@ -32,7 +32,12 @@ impl Signaling {
         Metrics::observe(&self.metrics.join_seconds, asked.elapsed());
     }
 
-    async fn seat(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, ack: Option<i64>) -> Result<JoinResult, Refusal> {
+    async fn seat(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        ack: Option<i64>,
+    ) -> Result<JoinResult, Refusal> {
         self.log(session, || reply::log(&format!("Received request to create or join room {}", room.as_str())));
         if self.lifecycle.is_draining() {
             return Err(Refusal::new(Code::Draining, "this node is shutting down; connect again"));
@@ -151,7 +156,13 @@ impl Signaling {
     }
 
     /// Tells `session` that `gone` left `room`.
-    pub(super) fn departed(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, gone: Occupant, reason: ByeReason) {
+    pub(super) fn departed(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        gone: Occupant,
+        reason: ByeReason,
+    ) {
         let mut seats = session.seats();
         let Some(seat) = seat_in(&mut seats, room) else { return };
         if seat.role.is_none() {

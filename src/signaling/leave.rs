@@ -40,7 +40,12 @@ impl Signaling {
         }
     }
 
-    async fn leave_all(self: &Arc<Self>, session: &Arc<Session>, rooms: Vec<RoomName>, reason: ByeReason) -> Result<(), Refusal> {
+    async fn leave_all(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        rooms: Vec<RoomName>,
+        reason: ByeReason,
+    ) -> Result<(), Refusal> {
         let mut all = Ok(());
         for room in rooms {
             all = all.and(self.leave(session, &room, reason).await);
@@ -48,7 +53,12 @@ impl Signaling {
         all
     }
 
-    async fn leave(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, reason: ByeReason) -> Result<(), Refusal> {
+    async fn leave(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        reason: ByeReason,
+    ) -> Result<(), Refusal> {
         // From here on nothing of this room reaches the session, whatever the registry says.
         session.seats().retain(|seat| seat.room != *room);
         let occupant = session.occupant();

@@ -107,7 +107,8 @@ pub fn wire_bytes(packet: &Packet, eio3: bool, websocket: bool) -> usize {
     let Value::Str(text, attachments) = data else { return 0 };
     let count = attachments.as_ref().map_or(0, std::collections::VecDeque::len);
     // The Engine.IO type and the Socket.IO type, a digit each.
-    let head = 2 + ack.map_or(0, digits) + if binary { digits(i64::try_from(count).unwrap_or(i64::MAX)) + 1 } else { 0 };
+    let head =
+        2 + ack.map_or(0, digits) + if binary { digits(i64::try_from(count).unwrap_or(i64::MAX)) + 1 } else { 0 };
     let frame = |payload: usize| {
         payload
             + match payload {

@@ -46,7 +46,12 @@ impl Parcel {
 
 impl Signaling {
     /// `message`: anything, to the other peer of each room of the sender (of its one room, that is, for most).
-    pub(super) fn message(self: &Arc<Self>, session: &Arc<Session>, event: &Event, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    pub(super) fn message(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        event: &Event,
+        arguments: Arguments<'_>,
+    ) -> Result<(), Refusal> {
         let arrived = Instant::now();
         if arguments.text().is_empty() {
             return Err(Refusal::new(Code::BadPayload, "a message needs at least one argument"));
@@ -65,7 +70,12 @@ impl Signaling {
     }
 
     /// `ready` (room).
-    pub(super) fn ready(self: &Arc<Self>, session: &Arc<Session>, arguments: Arguments<'_>, ack: Option<i64>) -> Result<(), Refusal> {
+    pub(super) fn ready(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        arguments: Arguments<'_>,
+        ack: Option<i64>,
+    ) -> Result<(), Refusal> {
         let arrived = Instant::now();
         let room = arguments.room()?;
         self.relay(session, Some(&room), Parcel::text(reply::room("ready", &room)), arrived)?;
@@ -91,7 +101,12 @@ impl Signaling {
     }
 
     /// `candidate`: the object as it came.
-    pub(super) fn candidate(self: &Arc<Self>, session: &Arc<Session>, arguments: Arguments<'_>, ack: Option<i64>) -> Result<(), Refusal> {
+    pub(super) fn candidate(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        arguments: Arguments<'_>,
+        ack: Option<i64>,
+    ) -> Result<(), Refusal> {
         let arrived = Instant::now();
         let room = arguments.candidate_room()?;
         protocol::check_depth(arguments.text(), self.limits.depth)?;
@@ -102,7 +117,13 @@ impl Signaling {
     }
 
     /// Hands `parcel` to the other peer of `room`, or of each room when none is named.
-    fn relay(self: &Arc<Self>, session: &Arc<Session>, room: Option<&RoomName>, parcel: Parcel, arrived: Instant) -> Result<(), Refusal> {
+    fn relay(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: Option<&RoomName>,
+        parcel: Parcel,
+        arrived: Instant,
+    ) -> Result<(), Refusal> {
         let mut slow = None;
         let result = {
             let mut seats = session.seats();

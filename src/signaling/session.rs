@@ -73,7 +73,13 @@ pub struct Session {
 impl Session {
     /// A session of the socket `id`, whose bytes go through `flow`.
     #[must_use]
-    pub fn new(id: PeerId, generation: Generation, node: NodeId, flow: Arc<Flow>, protocol: ProtocolVersion) -> Arc<Self> {
+    pub fn new(
+        id: PeerId,
+        generation: Generation,
+        node: NodeId,
+        flow: Arc<Flow>,
+        protocol: ProtocolVersion,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id,
             generation,

@@ -84,7 +84,9 @@ pub async fn serve(
                 stream
             }
             // The client gave up in the backlog.
-            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => continue,
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
+                continue;
+            }
             Err(error) => {
                 // Out of files: the backlog keeps the others until a connection ends. Nothing tells when that is.
                 if !std::mem::replace(&mut accept_fails, true) {

@@ -1,11 +1,9 @@
 //! Connections that say nothing, half of something, or nothing any more.
 
-
-
 use std::time::{Duration, Instant};
 
-use serde_json::json;
 use crate::support::{Client, PATIENCE, metric, node, pair, wait_until};
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -68,8 +66,11 @@ async fn by_default_a_handshake_has_ten_seconds_and_a_silent_peer_less_than_twen
 async fn a_body_that_never_ends_is_given_up() {
     let node = node(&[("DUET_TIMEOUTS__REQUEST", "1s")]).await;
     let (_, open) = crate::support::get(node.public, "/socket.io/?EIO=4&transport=polling").await;
-    let sid = serde_json::from_str::<serde_json::Value>(&open[1..]).expect("JSON")["sid"].as_str().expect("an id").to_owned();
-    let head = format!("POST /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n4");
+    let sid =
+        serde_json::from_str::<serde_json::Value>(&open[1..]).expect("JSON")["sid"].as_str().expect("an id").to_owned();
+    let head = format!(
+        "POST /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n4"
+    );
     let kept = kept_for(node.public, head.as_bytes()).await;
     assert!((Duration::from_millis(500)..Duration::from_secs(12)).contains(&kept), "{kept:?}");
     node.stop().await;

@@ -2,7 +2,10 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "test code")]
 
 mod connections;
+mod hostile;
+mod layout;
 mod order;
+mod process;
 mod registry;
 mod slow_receiver;
 mod support;

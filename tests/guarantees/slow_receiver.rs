@@ -1,11 +1,9 @@
 //! A receiver that is too slow is closed after a bounded number of bytes, its sender is told, its seat is free.
 
-
-
 use std::time::{Duration, Instant};
 
-use serde_json::json;
 use crate::support::{Client, Heard, metric, node, pair, seat, wait_until};
+use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receiver_that_stops_reading_is_closed_and_its_sender_told() {
@@ -65,7 +63,12 @@ async fn a_receiver_that_never_reads_again_does_not_stay() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_takes_nothing_loses_its_seat_even_when_little_waits() {
     // Enough to fill what the kernel holds, but not the queue: the connection alone has to notice.
-    let node = node(&[("DUET_TIMEOUTS__WRITE_STALL", "2s"), ("DUET_LIMITS__OUTBOUND_BYTES", "1073741824"), ("DUET_TIMEOUTS__PING_TIMEOUT", "60s")]).await;
+    let node = node(&[
+        ("DUET_TIMEOUTS__WRITE_STALL", "2s"),
+        ("DUET_LIMITS__OUTBOUND_BYTES", "1073741824"),
+        ("DUET_TIMEOUTS__PING_TIMEOUT", "60s"),
+    ])
+    .await;
     let (mut sender, mut receiver) = (Client::connect(&node).await, Client::connect_small(&node).await);
     seat(&mut sender, &mut receiver, "stall").await;
     for _ in 0..800 {
@@ -127,9 +130,10 @@ async fn waiting_for_one_receiver_does_not_stop_a_pair_elsewhere() {
     let (mut flooding, mut slow) = (Client::connect(&node).await, Client::connect_small(&node).await);
     seat(&mut flooding, &mut slow, "flood").await;
     let (mut a, mut b) = pair(&node, "calm").await;
-    let flood = tokio::spawn(async move {
-        while flooding.call(&json!(["message", "x".repeat(10_000)])).await["ok"] == true {}
-    });
+    let flood =
+        tokio::spawn(
+            async move { while flooding.call(&json!(["message", "x".repeat(10_000)])).await["ok"] == true {} },
+        );
     for n in 0..200 {
         a.emit(&json!(["message", n])).await;
         assert_eq!(b.expect("message").await, [json!(n)]);

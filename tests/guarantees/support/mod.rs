@@ -55,9 +55,7 @@ pub async fn get(address: SocketAddr, path: &str) -> (u16, String) {
 /// The value of one metric, as its line names it.
 pub async fn metric(node: &Node, name: &str) -> f64 {
     let (_, text) = get(node.admin, "/metrics").await;
-    text.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
-        .unwrap_or(0.0)
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok()).unwrap_or(0.0)
 }
 
 /// What a client hears.
@@ -103,7 +101,8 @@ impl Client {
 
     async fn over(address: SocketAddr, stream: TcpStream) -> Self {
         let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
-        let (stream, _) = tokio_tungstenite::client_async(url, MaybeTlsStream::Plain(stream)).await.expect("a WebSocket");
+        let (stream, _) =
+            tokio_tungstenite::client_async(url, MaybeTlsStream::Plain(stream)).await.expect("a WebSocket");
         let mut client = Self { stream, id: String::new(), acks: 0, kept: std::collections::VecDeque::new() };
         assert!(client.frame().await.expect("open").starts_with('0'));
         client.send_text("40").await;
@@ -141,6 +140,11 @@ impl Client {
 
     /// Emits an event and returns its acknowledgement; what comes before that is kept.
     pub async fn call(&mut self, packet: &Value) -> Value {
+        self.call_raw(&packet.to_string()).await
+    }
+
+    /// The same with the array as text, for what no value can hold.
+    pub async fn call_raw(&mut self, packet: &str) -> Value {
         self.acks += 1;
         let number = self.acks;
         self.send_text(&format!("42{number}{packet}")).await;
@@ -182,7 +186,10 @@ impl Client {
                 }
                 '3' => {
                     let array: Vec<Value> = serde_json::from_str(body).expect("JSON");
-                    return Heard::Ack(head[1..].parse().expect("a number"), array.into_iter().next().unwrap_or(Value::Null));
+                    return Heard::Ack(
+                        head[1..].parse().expect("a number"),
+                        array.into_iter().next().unwrap_or(Value::Null),
+                    );
                 }
                 _ => {}
             }

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Installs what the tests need (on Debian, with a Rust toolchain and npm), then runs everything.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
+
+step "what the tests need"
+need=()
+command -v chromium >/dev/null || need+=(chromium)
+fc-list 2>/dev/null | grep -qi 'cjk' || need+=(fontconfig fonts-noto-cjk)
+command -v zbarimg >/dev/null || need+=(zbar-tools)
+command -v cc >/dev/null || need+=(build-essential)
+if ((${#need[@]})); then
+  sudo=()
+  [ "$(id -u)" = 0 ] || sudo=(sudo)
+  "${sudo[@]}" apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${need[@]}" >/dev/null
+fi
+command -v npm >/dev/null || { echo "npm is missing: install Node.js 20 or newer"; exit 1; }
+
+step "formatting and lints"
+cargo fmt --all --check
+cargo clippy --workspace --all-targets --locked -- -D warnings
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+
+step "unit tests and guarantees"
+cargo test --workspace --locked
+
+step "the release build"
+cargo build --release --workspace --locked
+export DUET_BIN="$PWD/target/release/duet"
+
+step "official clients"
+(cd tests/clients && npm ci --silent && node --test)
+
+step "the page in Chromium"
+(cd tests/browser && npm ci --silent && node --test)
+
+step "a build without npm"
+scripts/test-without-npm.sh
+
+step "done"

@@ -1,0 +1,160 @@
+//! The code and its documents agree: imports run downwards, settings and events are documented as they are.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Which module may use which, by the first name after `crate::`.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("main", &["config", "node", "telemetry"]),
+    ("node", &["config", "http", "id", "lifecycle", "metrics", "rooms", "signaling", "telemetry", "transport"]),
+    ("http", &["config", "id", "lifecycle", "metrics", "signaling", "transport"]),
+    ("signaling", &["config", "id", "lifecycle", "metrics", "protocol", "rooms", "transport"]),
+    ("transport", &["id"]),
+    ("rooms", &["id"]),
+    ("protocol", &["id", "rooms"]),
+    ("telemetry", &["config", "metrics"]),
+    ("metrics", &["protocol"]),
+    ("config", &[]),
+    ("id", &[]),
+    ("lifecycle", &[]),
+    ("lib", &[]),
+];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The modules that a source text names after `crate::` (or `duet::`, in the binary), outside its tests.
+fn used(text: &str) -> BTreeSet<String> {
+    let text = text.split("\n#[cfg(test)]").next().unwrap_or_default();
+    let mut used = BTreeSet::new();
+    for prefix in ["crate::", "duet::"] {
+        for (at, _) in text.match_indices(prefix) {
+            let rest = &text[at + prefix.len()..];
+            let names: Vec<&str> = match rest.strip_prefix('{') {
+                Some(list) => {
+                    let (mut depth, mut start, mut names) = (0, 0, Vec::new());
+                    for (at, byte) in list.bytes().enumerate() {
+                        match byte {
+                            b'{' => depth += 1,
+                            b'}' if depth == 0 => {
+                                names.push(&list[start..at]);
+                                break;
+                            }
+                            b'}' => depth -= 1,
+                            b',' if depth == 0 => {
+                                names.push(&list[start..at]);
+                                start = at + 1;
+                            }
+                            _ => {}
+                        }
+                    }
+                    names
+                }
+                None => vec![rest],
+            };
+            for name in names {
+                let name: String = name.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                if !name.is_empty() {
+                    used.insert(name);
+                }
+            }
+        }
+    }
+    used
+}
+
+#[test]
+fn imports_run_downwards_only() {
+    let allowed: BTreeMap<_, _> = MAY_USE.iter().copied().collect();
+    let source = root().join("src");
+    let mut files = Vec::new();
+    sources(&source, &mut files);
+    assert!(files.len() > 20, "{} files", files.len());
+    for file in files {
+        let inside = file.strip_prefix(&source).expect("inside");
+        let module = inside.iter().next().expect("a name").to_string_lossy().trim_end_matches(".rs").to_owned();
+        let may = allowed.get(module.as_str()).unwrap_or_else(|| panic!("{module}: not in the table"));
+        for name in used(&fs::read_to_string(&file).expect("a source")) {
+            assert!(
+                name == module || may.contains(&name.as_str()),
+                "{} uses {name}, which it must not",
+                inside.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn the_scanner_of_imports_sees_them() {
+    let text =
+        "use crate::{\n    a::{b, c},\n    d,\n};\nfn f() { crate::e::f() }\n#[cfg(test)]\nmod tests { use crate::g; }";
+    assert_eq!(used(text), ["a", "d", "e"].map(str::to_owned).into());
+}
+
+#[test]
+fn the_readme_names_every_setting_with_its_default() {
+    let readme = read("README.md");
+    let defaults: toml_lite::Table = toml_lite::parse(&read("config/default.toml"));
+    assert!(defaults.len() > 15);
+    for ((section, key), value) in defaults {
+        let name = format!("`DUET_{}__{}`", section.to_uppercase(), key.to_uppercase());
+        let line = readme
+            .lines()
+            .find(|line| line.starts_with('|') && line.contains(&name))
+            .unwrap_or_else(|| panic!("README.md has no row for {name}"));
+        let shown = if value.is_empty() { "empty".to_owned() } else { format!("`{value}`") };
+        assert!(line.contains(&shown), "{name}: the default is {shown}, README.md says: {line}");
+    }
+}
+
+#[test]
+fn the_readme_names_every_event_code_and_reason() {
+    let readme = read("README.md");
+    let names = duet::protocol::Request::ALL.map(duet::protocol::Request::name);
+    let codes = duet::protocol::Code::ALL.map(duet::protocol::Code::name);
+    let reasons = duet::protocol::ByeReason::ALL.map(duet::protocol::ByeReason::name);
+    for name in names.iter().chain(&codes).chain(&reasons) {
+        assert!(readme.contains(&format!("`{name}`")), "README.md does not name `{name}`");
+    }
+}
+
+/// As much of TOML as `config/default.toml` uses: sections, keys, texts, numbers, truth values.
+mod toml_lite {
+    use std::collections::BTreeMap;
+
+    pub type Table = BTreeMap<(String, String), String>;
+
+    pub fn parse(text: &str) -> Table {
+        let mut section = String::new();
+        let mut table = Table::new();
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            if let Some(name) = line.strip_prefix('[') {
+                name.trim_end_matches(']').clone_into(&mut section);
+            } else if let Some((key, value)) = line.split_once(" = ") {
+                let value = value.trim_matches('"').replace('_', if value.starts_with('"') { "_" } else { "" });
+                table.insert((section.clone(), key.to_owned()), value);
+            }
+        }
+        table
+    }
+}
