@@ -4,7 +4,9 @@
 //! without the library and says so at run time; the next build tries again.
 
 use std::{
-    env, fs,
+    env,
+    fmt::Write as _,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -58,7 +60,8 @@ fn embed(package: &Path) -> Result<String, String> {
         if !path.is_file() {
             return Err(format!("socket.io-client has no dist/{name}"));
         }
-        source.push_str(&format!("    File {{ name: {name:?}, bytes: include_bytes!({path:?}) }},\n"));
+        let path = path.to_str().ok_or("the build's directory has a name that is no text")?;
+        let _ = writeln!(source, "    File {{ name: {name:?}, bytes: include_bytes!({path:?}) }},");
     }
     source.push_str("];\n");
     Ok(source)

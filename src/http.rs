@@ -19,7 +19,6 @@ pub mod page;
 use engine::Engine;
 
 /// The public listener: Socket.IO, its client library, the page.
-#[must_use]
 pub fn public(engine: Arc<Engine>, page: &Page) -> Router {
     // Open to pages of any origin, as a learner's page on another port needs it. The lesson's old clients send
     // credentials with every request, which rules out the wildcard.
@@ -40,7 +39,6 @@ pub fn public(engine: Arc<Engine>, page: &Page) -> Router {
 }
 
 /// The admin listener: probes and metrics.
-#[must_use]
 pub fn admin(state: admin::Admin) -> Router {
     Router::new()
         .route("/livez", get(admin::livez))

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         eprintln!("duet: {error}");
         return BAD_SETTINGS.into();
     }
+    telemetry::count_panics();
     match run(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

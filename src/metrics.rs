@@ -3,7 +3,7 @@
 //! Served as Prometheus text (<https://prometheus.io/docs/instrumenting/exposition_formats/>) by the admin listener.
 //! Labels come from closed lists: never a room, a peer or an address.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
@@ -105,8 +105,6 @@ pub struct Metrics {
     pub sent_bytes: IntCounter,
     /// Connections ended because they took nothing for too long.
     pub stalls: IntCounter,
-    /// Panics.
-    pub panics: IntCounter,
     /// 1 while `/readyz` answers 200. Set when read.
     pub ready: IntGauge,
 }
@@ -186,7 +184,6 @@ impl Metrics {
                 "duet_stalled_connections_total",
                 "Connections ended because they took nothing for too long.",
             )?,
-            panics: made.counter("duet_panics_total", "Panics. More than none is a defect of duet.")?,
             ready: made.gauge("duet_ready", "1 while this node can seat peers.")?,
             registry: registry.clone(),
         };
@@ -195,6 +192,7 @@ impl Metrics {
         let build = IntGauge::with_opts(build)?;
         build.set(1);
         registry.register(Box::new(build))?;
+        registry.register(Box::new(panics().clone()))?;
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(metrics)
     }
@@ -222,6 +220,15 @@ impl Metrics {
     pub fn text(&self) -> prometheus::Result<String> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
+}
+
+/// Panics of the process, whichever node they were in.
+#[must_use]
+pub fn panics() -> &'static IntCounter {
+    static PANICS: LazyLock<IntCounter> = LazyLock::new(|| {
+        IntCounter::new("duet_panics_total", "Panics. More than none is a defect of duet.").expect("a valid name")
+    });
+    &PANICS
 }
 
 /// Makes and registers in one step.

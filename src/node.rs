@@ -15,7 +15,6 @@ use crate::{
     metrics::Metrics,
     rooms::memory::MemoryRegistry,
     signaling::{Parts, Signaling},
-    telemetry,
     transport::{
         flow::Flows,
         listener::{self, ListenOptions},
@@ -47,9 +46,9 @@ impl Node {
     ///
     /// # Errors
     /// A port that cannot be bound, or parts that do not fit together.
+    #[expect(clippy::unused_async, reason = "a node that shares rooms with others has to wait for them")]
     pub async fn start(settings: Settings) -> anyhow::Result<Self> {
         let metrics = Metrics::new()?;
-        telemetry::count_panics(&metrics);
         let lifecycle = Lifecycle::default();
         let starting = lifecycle.hold("starting");
         let timeouts = &settings.timeouts;
@@ -117,21 +116,12 @@ impl Node {
             metrics: metrics.clone(),
             signaling: Arc::clone(&signaling),
         });
-        let public_wires = Arc::new(WireContext {
-            write_stall: timeouts.write_stall,
-            received: metrics.received_bytes.clone(),
-            sent: metrics.sent_bytes.clone(),
-            stalled: metrics.stalls.clone(),
-        });
-        // The operator's own traffic is in no metric.
-        let admin_wires = Arc::new(WireContext::uncounted(timeouts.write_stall)?);
-        let uncounted = prometheus::IntGauge::new("uncounted", "uncounted")?;
         let listeners = vec![
             tokio::spawn(listener::serve(
                 public_listener,
                 options,
                 public_routes,
-                public_wires,
+                public_wires(&metrics, timeouts.write_stall),
                 metrics.http_connections.clone(),
                 lifecycle.accept_token().clone(),
             )),
@@ -139,8 +129,9 @@ impl Node {
                 admin_listener,
                 options,
                 admin_routes,
-                admin_wires,
-                uncounted,
+                // The operator's own traffic is in no metric.
+                Arc::new(WireContext::uncounted(timeouts.write_stall)?),
+                prometheus::IntGauge::new("uncounted", "uncounted")?,
                 lifecycle.stop_token().clone(),
             )),
         ];
@@ -171,4 +162,13 @@ impl Node {
         }
         tracing::info!("stopped");
     }
+}
+
+fn public_wires(metrics: &Metrics, write_stall: Duration) -> Arc<WireContext> {
+    Arc::new(WireContext {
+        write_stall,
+        received: metrics.received_bytes.clone(),
+        sent: metrics.sent_bytes.clone(),
+        stalled: metrics.stalls.clone(),
+    })
 }

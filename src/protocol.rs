@@ -245,18 +245,6 @@ impl<'a> Arguments<'a> {
         if self.0.is_empty() {
             return Ok("null".into());
         }
-        struct First;
-        impl<'de> serde::de::Visitor<'de> for First {
-            type Value = &'de RawValue;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("arguments")
-            }
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let first = seq.next_element()?.ok_or_else(|| serde::de::Error::custom("no argument"))?;
-                while seq.next_element::<serde::de::IgnoredAny>()?.is_some() {}
-                Ok(first)
-            }
-        }
         // Most events have one argument: its text is all of the arguments' text.
         if let Ok(only) = serde_json::from_str::<&RawValue>(self.0) {
             return Ok(only.get().into());
@@ -341,6 +329,20 @@ impl<'a> Arguments<'a> {
             return Err(Refusal::new(Code::BadPayload, "candidate must be a text, an object or null"));
         }
         Ok(RoomName::parse(&fields.room.0)?)
+    }
+}
+
+/// Takes the first element of an array, as text.
+struct First;
+impl<'de> serde::de::Visitor<'de> for First {
+    type Value = &'de RawValue;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("arguments")
+    }
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let first = seq.next_element()?.ok_or_else(|| serde::de::Error::custom("no argument"))?;
+        while seq.next_element::<serde::de::IgnoredAny>()?.is_some() {}
+        Ok(first)
     }
 }
 
@@ -458,7 +460,7 @@ impl<'de> serde::de::Visitor<'de> for Placeholders {
                 }
                 "num" => {
                     let num: serde_json::Value = map.next_value()?;
-                    names_one = num.as_u64().is_some_and(|num| (num as usize) < self.attachments);
+                    names_one = num.as_u64().is_some_and(|num| num < self.attachments as u64);
                 }
                 _ => right &= map.next_value_seed(self)?,
             }
@@ -628,7 +630,10 @@ pub mod reply {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::rooms::Role;
 
     fn arguments(packet: &str) -> Arguments<'_> {
         split(packet).expect("an event").1
@@ -777,8 +782,6 @@ mod tests {
         let own = crate::id::PeerId(crate::id::Sid::ZERO);
         let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect(text);
         let zero = serde_json::to_value(own.0).expect("an id");
-        use crate::rooms::Role;
-        use serde_json::json;
         assert_eq!(value(&reply::seated(Role::Created, &room, own)), json!(["created", "a\"b", zero]));
         assert_eq!(value(&reply::room("ready", &room)), json!(["ready", "a\"b"]));
         assert_eq!(

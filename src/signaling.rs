@@ -54,7 +54,7 @@ use session::Session;
 const LOG_WAITING_BYTES: u64 = 64 * 1024;
 
 /// In how many steps a drain ends its sockets.
-const DRAIN_STEPS: usize = 20;
+const DRAIN_STEPS: u32 = 20;
 
 /// The library's handle, with duet's adapter.
 pub type Io = SocketIo<Switchboard>;
@@ -164,7 +164,7 @@ impl Signaling {
     }
 
     /// One event: the whole table. What needs no waiting for is done on return.
-    fn begin(self: &Arc<Self>, session: &Arc<Session>, event: Event) -> Step {
+    fn begin(self: &Arc<Self>, session: &Arc<Session>, event: &Event) -> Step {
         let Some((name, arguments)) = protocol::split(&event.text) else {
             let refusal = Refusal::new(Code::BadPayload, "the packet is not an event");
             self.refuse(session, None, "", event.ack, &refusal);
@@ -182,7 +182,7 @@ impl Signaling {
             Request::Bye => arguments
                 .room_or_none()
                 .map(|room| Step::Wait(Box::pin(self.clone().bye(session.clone(), room, event.ack)))),
-            Request::Message => self.message(session, &event, arguments).map(|()| Step::Done),
+            Request::Message => self.message(session, event, arguments).map(|()| Step::Done),
             Request::Ready => self.ready(session, arguments, event.ack).map(|()| Step::Done),
             Request::Offer | Request::Answer => {
                 self.description(session, request, arguments, event.ack).map(|()| Step::Done)
@@ -320,18 +320,20 @@ impl Signaling {
     /// Ends every socket, a step at a time over `window`; each is told when to come back, spread over as long.
     pub async fn drain(self: &Arc<Self>, window: Duration) {
         let sessions = self.sessions();
-        let steps = u32::try_from(sessions.len().clamp(1, DRAIN_STEPS)).unwrap_or(1);
-        let mut pace = tokio::time::interval(window.div_f64(f64::from(steps)).max(Duration::from_millis(1)));
-        for (at, step) in sessions.chunks(sessions.len().div_ceil(DRAIN_STEPS).max(1)).enumerate() {
+        let mut ends = tokio::task::JoinSet::new();
+        let mut pace = tokio::time::interval((window / DRAIN_STEPS).max(Duration::from_millis(1)));
+        let at_a_time = sessions.len().div_ceil(DRAIN_STEPS as usize).max(1);
+        for (step, at) in sessions.chunks(at_a_time).zip(0..) {
             pace.tick().await;
-            let delay = window.mul_f64(at as f64 / DRAIN_STEPS as f64);
-            let ends = step.iter().map(|session| {
+            let delay = window / DRAIN_STEPS * at;
+            for session in step {
                 self.tell(session, reply::draining(delay));
                 self.take(session, Item::Gone(ByeReason::NodeShutdown));
-                self.end(session)
-            });
-            futures_util::future::join_all(ends).await;
+                let (signaling, session) = (Arc::clone(self), Arc::clone(session));
+                ends.spawn(async move { signaling.end(&session).await });
+            }
         }
+        while ends.join_next().await.is_some() {}
         if let Some(io) = self.io.get() {
             io.close().await;
         }

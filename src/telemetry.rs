@@ -8,7 +8,7 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberI
 
 use crate::{
     config::{BadSettings, Log, LogFormat},
-    metrics::Metrics,
+    metrics,
 };
 
 /// Starts logging for the whole process.
@@ -33,8 +33,8 @@ pub fn start(log: &Log) -> Result<(), BadSettings> {
 }
 
 /// Counts panics and logs them: a panic in a task ends that task alone, and must not go unseen.
-pub fn count_panics(metrics: &Metrics) {
-    let panics = metrics.panics.clone();
+pub fn count_panics() {
+    let panics = metrics::panics().clone();
     std::panic::set_hook(Box::new(move |info| {
         panics.inc();
         let at = info.location().map(ToString::to_string).unwrap_or_default();

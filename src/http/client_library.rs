@@ -42,6 +42,7 @@ pub(super) async fn file(Path(name): Path<String>, headers: HeaderMap) -> Respon
     if headers.get(IF_NONE_MATCH).is_some_and(|tag| tag == VERSION_TAG) {
         return (StatusCode::NOT_MODIFIED, common).into_response();
     }
-    let kind = if file.name.ends_with(".map") { "application/json" } else { "application/javascript; charset=utf-8" };
+    let is_map = file.name.strip_suffix(".map").is_some();
+    let kind = if is_map { "application/json" } else { "application/javascript; charset=utf-8" };
     (common, [(CONTENT_TYPE, kind)], file.bytes).into_response()
 }

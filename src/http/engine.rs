@@ -5,12 +5,7 @@
 //! [`Flow`] in it, and a WebSocket runs straight over duet's [`Wire`]. Polling requests are counted into their session's
 //! flow on the way out, and wait for it on the way in.
 
-use std::{
-    future::poll_fn,
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -168,9 +163,11 @@ fn bad_request(message: &'static str) -> Response {
 /// Checks an opening handshake (RFC 6455, section 4.2.1).
 fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, Response> {
     let lists = |name, token: &str| {
-        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|value: &str| {
-            value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token))
-        })
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .any(|value: &str| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
     };
     if !lists(CONNECTION, "upgrade") || !lists(UPGRADE, "websocket") {
         return Err(bad_request(r#"{"code":3,"message":"Bad request: not a WebSocket handshake"}"#));
@@ -242,7 +239,14 @@ mod tests {
         assert_eq!(Query::parse(Some("t=1&b64=1&transport=polling&EIO=3")), Some(old));
         let sid = Sid::new();
         assert_eq!(Query::parse(Some(&format!("EIO=4&transport=polling&sid={sid}"))).and_then(|q| q.sid), Some(sid));
-        for wrong in ["", "EIO=4", "EIO=5&transport=polling", "EIO=4&transport=carrier", "EIO=4&transport=polling&sid=x", "EIO=4&transport=polling&sid="] {
+        for wrong in [
+            "",
+            "EIO=4",
+            "EIO=5&transport=polling",
+            "EIO=4&transport=carrier",
+            "EIO=4&transport=polling&sid=x",
+            "EIO=4&transport=polling&sid=",
+        ] {
             assert_eq!(Query::parse(Some(wrong)), None, "{wrong}");
         }
         assert_eq!(Query::parse(None), None);
@@ -263,4 +267,3 @@ mod tests {
         assert_eq!(accept_key(&headers).expect("accepted"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 }
-

@@ -60,7 +60,8 @@ pub(super) fn service(page: &Page) -> BoxCloneSyncService<Request, Response, Inf
 
 fn built_in(request: &Request) -> Response {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "GET, HEAD")], "this page can only be read\n").into_response();
+        return (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "GET, HEAD")], "this page can only be read\n")
+            .into_response();
     }
     let path = request.uri().path();
     let name = percent_decode_str(path.trim_start_matches('/')).decode_utf8_lossy();
@@ -78,7 +79,9 @@ fn built_in(request: &Request) -> Response {
     } else {
         let kind = mime_guess::from_path(name).first_or_octet_stream();
         let kind = match (kind.type_(), kind.subtype().as_str()) {
-            (mime_guess::mime::TEXT, _) | (_, "javascript" | "json") => format!("{}; charset=utf-8", kind.essence_str()),
+            (mime_guess::mime::TEXT, _) | (_, "javascript" | "json") => {
+                format!("{}; charset=utf-8", kind.essence_str())
+            }
             _ => kind.essence_str().to_owned(),
         };
         ([(CONTENT_TYPE, kind)], Body::from(file.data)).into_response()
@@ -117,8 +120,8 @@ fn is_room(path: &str) -> bool {
 /// A strong entity tag (RFC 9110, section 8.8.3) of the content.
 fn etag(file: &EmbeddedFile) -> String {
     let hash = file.metadata.sha256_hash();
-    let short: String = hash.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
-    format!("\"{short}\"")
+    let start = hash.first_chunk().copied().map_or(0, u128::from_be_bytes);
+    format!("\"{start:032x}\"")
 }
 
 #[cfg(test)]

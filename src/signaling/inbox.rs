@@ -119,7 +119,7 @@ impl Signaling {
     fn work(self: &Arc<Self>, session: &Arc<Session>, mut item: Item) {
         loop {
             let step = match item {
-                Item::Event(event) => self.begin(session, event),
+                Item::Event(event) => self.begin(session, &event),
                 Item::Gone(reason) => Step::Wait(Box::pin(Arc::clone(self).gone(Arc::clone(session), reason))),
             };
             if let Step::Wait(mut waited) = step {

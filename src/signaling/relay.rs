@@ -28,7 +28,6 @@ const STALL: std::time::Duration = std::time::Duration::from_secs(1);
 const LONGEST_PAUSE: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// What is handed on: a whole packet's array and its attachments.
-#[derive(Clone)]
 struct Parcel {
     array: Str,
     attachments: Option<Attachments>,
@@ -39,8 +38,8 @@ impl Parcel {
         Self { array: Str::from(array), attachments: None }
     }
 
-    fn packet(self) -> Packet {
-        Packet::event("/", Value::Str(self.array, self.attachments))
+    fn packet(&self) -> Packet {
+        Packet::event("/", Value::Str(self.array.clone(), self.attachments.clone()))
     }
 }
 
@@ -64,7 +63,7 @@ impl Signaling {
             reply::log_said(if event.attachments.is_some() { r#""(binary)""# } else { arguments.text() })
         });
         let parcel = Parcel { array: event.text.clone(), attachments: event.attachments.clone() };
-        self.relay(session, None, parcel, arrived)?;
+        self.relay(session, None, &parcel, arrived)?;
         self.acknowledge(session, event.ack, || reply::ACK_OK.into());
         Ok(())
     }
@@ -78,7 +77,7 @@ impl Signaling {
     ) -> Result<(), Refusal> {
         let arrived = Instant::now();
         let room = arguments.room()?;
-        self.relay(session, Some(&room), Parcel::text(reply::room("ready", &room)), arrived)?;
+        self.relay(session, Some(&room), &Parcel::text(reply::room("ready", &room)), arrived)?;
         self.acknowledge(session, ack, || reply::ACK_OK.into());
         Ok(())
     }
@@ -95,7 +94,7 @@ impl Signaling {
         let description = arguments.description()?;
         protocol::check_depth(description.sdp, self.limits.depth)?;
         let parcel = Parcel::text(reply::event(request.name(), description.sdp));
-        self.relay(session, Some(&description.room), parcel, arrived)?;
+        self.relay(session, Some(&description.room), &parcel, arrived)?;
         self.acknowledge(session, ack, || reply::ACK_OK.into());
         Ok(())
     }
@@ -111,7 +110,7 @@ impl Signaling {
         let room = arguments.candidate_room()?;
         protocol::check_depth(arguments.text(), self.limits.depth)?;
         let parcel = Parcel::text(reply::event(Request::Candidate.name(), arguments.text()));
-        self.relay(session, Some(&room), parcel, arrived)?;
+        self.relay(session, Some(&room), &parcel, arrived)?;
         self.acknowledge(session, ack, || reply::ACK_OK.into());
         Ok(())
     }
@@ -121,7 +120,7 @@ impl Signaling {
         self: &Arc<Self>,
         session: &Arc<Session>,
         room: Option<&RoomName>,
-        parcel: Parcel,
+        parcel: &Parcel,
         arrived: Instant,
     ) -> Result<(), Refusal> {
         let mut slow = None;
@@ -138,7 +137,7 @@ impl Signaling {
             let mut outcome = RelayResult::NoPeer;
             for link in links.iter().filter_map(Seat::reach) {
                 let Some(other) = link.session.upgrade() else { continue };
-                match self.send(&other, parcel.clone().packet()) {
+                match self.send(&other, parcel.packet()) {
                     Ok(()) => {
                         if outcome == RelayResult::NoPeer {
                             outcome = RelayResult::Delivered;

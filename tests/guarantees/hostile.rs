@@ -23,6 +23,7 @@ impl Witness {
     }
 }
 
+/// No task of any node in this process panicked. (A failed assertion of another test counts as well.)
 async fn nothing_panicked(node: &duet::node::Node) {
     assert_eq!(metric(node, "duet_panics_total").await, 0.0);
 }

@@ -18,6 +18,14 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A node with the given settings on top of free loopback ports and no `log` events.
 pub async fn node(settings: &[(&str, &str)]) -> Node {
+    static COUNT_PANICS: std::sync::Once = std::sync::Once::new();
+    COUNT_PANICS.call_once(|| {
+        let show = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            duet::metrics::panics().inc();
+            show(info);
+        }));
+    });
     let mut environment = HashMap::from([
         ("DUET_SERVER__LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
         ("DUET_ADMIN__LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
