@@ -1,0 +1,204 @@
+/**
+ * One connection to the other person, from its first offer to its end: the only module that knows RTCPeerConnection.
+ *
+ * Owns negotiation. Both sides may offer at any time; when offers cross, the impolite side ignores the other's and the polite
+ * one takes its own back. It must never outlive its call: after `close()` it neither sends nor reports anything.
+ * Invariant: one audio and one video line, laid out by the impolite side, so that turning something on later changes a
+ * direction at most.
+ */
+
+/**
+ * @typedef {"audio" | "video"} Kind
+ * @typedef {{ audio: MediaStreamTrack | null, video: MediaStreamTrack | null }} Tracks
+ * @typedef {{ mic: boolean, cam: boolean, screen: boolean }} Shows  what a side is sending
+ *
+ * @typedef {object} Options
+ * @property {boolean} polite
+ * @property {RTCIceServer[]} iceServers
+ * @property {Tracks} tracks
+ * @property {Shows} shows
+ * @property {(message: object) => void} send
+ * @property {(stream: MediaStream) => void} onStream
+ * @property {(shows: Shows) => void} onShows
+ * @property {(link: "connecting" | "connected" | "interrupted" | "failed" | "gone") => void} onLink
+ */
+
+/** @param {Options} options */
+export function createPeer(options) {
+  const { iceServers, send, onStream, onShows, onLink } = options;
+  const pc = new RTCPeerConnection({ iceServers });
+  const localStream = new MediaStream();
+  const remoteStream = new MediaStream();
+  /** @type {Tracks} */
+  const tracks = { ...options.tracks };
+  let shows = options.shows;
+  let polite = options.polite;
+  let closed = false;
+  let makingOffer = false;
+  let ignoringOffer = false;
+  let settingAnswer = false;
+  /** @type {RTCDataChannel | null} */
+  let channel = null;
+  /** @type {Partial<Record<Kind, RTCRtpTransceiver>>} */
+  const lines = {};
+
+  pc.onnegotiationneeded = async () => {
+    try {
+      makingOffer = true;
+      await pc.setLocalDescription();
+      if (!closed) send({ description: pc.localDescription });
+    } catch (error) {
+      if (!closed) console.warn("offer", error);
+    } finally {
+      makingOffer = false;
+    }
+  };
+  pc.onicecandidate = ({ candidate }) => {
+    if (!closed) send({ candidate });
+  };
+  pc.oniceconnectionstatechange = () => {
+    if (pc.iceConnectionState === "failed") pc.restartIce();
+  };
+  pc.onconnectionstatechange = () => {
+    if (closed) return;
+    if (pc.connectionState === "connecting") onLink("connecting");
+    if (pc.connectionState === "connected") onLink("connected");
+    if (pc.connectionState === "disconnected") onLink("interrupted");
+    if (pc.connectionState === "failed") onLink("failed");
+  };
+  pc.ontrack = ({ track }) => {
+    remoteStream.addTrack(track);
+    onStream(remoteStream);
+  };
+
+  if (!polite) {
+    openChannel();
+    for (const kind of /** @type {Kind[]} */ (["audio", "video"])) {
+      const track = tracks[kind];
+      lines[kind] = pc.addTransceiver(track ?? kind, {
+        direction: track ? "sendrecv" : "recvonly",
+        streams: [localStream],
+      });
+    }
+  }
+
+  /** The polite side puts its tracks on the lines the first offer laid out. */
+  function takeLines() {
+    for (const line of pc.getTransceivers()) {
+      const kind = /** @type {Kind} */ (line.receiver.track.kind);
+      if (lines[kind]) continue;
+      lines[kind] = line;
+      line.sender.setStreams?.(localStream);
+      place(kind);
+    }
+    if (!channel) openChannel();
+  }
+
+  /** A line that has sent once stays open: silence is cheaper than negotiating. @param {Kind} kind */
+  function place(kind) {
+    const line = lines[kind];
+    if (!line) return;
+    line.sender.replaceTrack(tracks[kind]).catch(() => {});
+    if (tracks[kind] && line.direction !== "sendrecv") line.direction = "sendrecv";
+  }
+
+  function openChannel() {
+    channel = pc.createDataChannel("shows", { negotiated: true, id: 0 });
+    channel.onopen = tell;
+    channel.onmessage = ({ data }) => {
+      const word = parse(data);
+      if (closed || word === null) return;
+      if (word.bye === true) onLink("gone");
+      else onShows({ mic: word.mic === true, cam: word.cam === true, screen: word.screen === true });
+    };
+    channel.onclose = () => {
+      if (!closed) onLink("interrupted");
+    };
+  }
+
+  function tell() {
+    if (channel?.readyState === "open") channel.send(JSON.stringify(shows));
+  }
+
+  /** @param {{ description?: RTCSessionDescriptionInit, candidate?: RTCIceCandidateInit | null }} message */
+  async function receive({ description, candidate }) {
+    if (closed) return;
+    try {
+      if (description) await receiveDescription(description);
+      else if (candidate !== undefined) await receiveCandidate(candidate);
+    } catch (error) {
+      if (!closed) console.warn("negotiation", error);
+    }
+  }
+
+  /** @param {RTCSessionDescriptionInit} description */
+  async function receiveDescription(description) {
+    // While an answer is being set, an offer finds the connection as good as stable.
+    const ready = !makingOffer && (pc.signalingState === "stable" || settingAnswer);
+    const collides = description.type === "offer" && !ready;
+    ignoringOffer = !polite && collides;
+    if (ignoringOffer) return;
+    // An answer to an offer that was taken back, or asked for twice, has nothing to answer any more.
+    if (description.type === "answer" && pc.signalingState !== "have-local-offer") return;
+
+    settingAnswer = description.type === "answer";
+    await pc.setRemoteDescription(description).finally(() => (settingAnswer = false));
+    if (description.type !== "offer" || closed) return;
+    takeLines();
+    await pc.setLocalDescription();
+    if (!closed) send({ description: pc.localDescription });
+  }
+
+  /** @param {RTCIceCandidateInit | null} candidate */
+  async function receiveCandidate(candidate) {
+    try {
+      await pc.addIceCandidate(candidate ?? undefined);
+    } catch (error) {
+      if (!ignoringOffer) throw error;
+    }
+  }
+
+  return {
+    receive,
+
+    /** @param {Kind} kind @param {MediaStreamTrack | null} track */
+    setTrack(kind, track) {
+      if (tracks[kind] === track) return;
+      tracks[kind] = track;
+      place(kind);
+    },
+
+    /** @param {Shows} now */
+    setShows(now) {
+      shows = now;
+      tell();
+    },
+
+    /**
+     * Goes on after the way to the server was gone: roles may have changed, and an offer may have been lost.
+     * @param {boolean} nowPolite
+     */
+    resume(nowPolite) {
+      polite = nowPolite;
+      if (pc.signalingState === "have-local-offer") send({ description: pc.localDescription });
+    },
+
+    /** @param {{ farewell: boolean }} how  `farewell` tells the other side at once that this is meant */
+    close({ farewell }) {
+      if (closed) return;
+      if (farewell && channel?.readyState === "open") channel.send(JSON.stringify({ bye: true }));
+      closed = true;
+      pc.close();
+    },
+  };
+}
+
+/** @param {unknown} data @returns {Record<string, unknown> | null} */
+function parse(data) {
+  try {
+    const word = JSON.parse(String(data));
+    return word !== null && typeof word === "object" ? word : null;
+  } catch {
+    return null;
+  }
+}

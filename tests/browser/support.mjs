@@ -1,0 +1,298 @@
+/**
+ * What every test here stands on: a server, browsers, and waiting for conditions.
+ *
+ * Owns starting and ending of both. Never waits for a length of time: what a test needs is asked for until it is so.
+ */
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { cp, mkdir, mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join as pathJoin } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { chromium } from "playwright-core";
+
+/** How long anything may take before it counts as not happening. */
+const PATIENCE_MS = 20_000;
+
+const PUBLIC = fileURLToPath(new URL("../../public/", import.meta.url));
+
+const FLAGS = [
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+  "--disable-features=WebRtcHideLocalIpsWithMdns",
+];
+const FAKE_DEVICES = ["--use-fake-device-for-media-stream=fps=10", "--use-fake-ui-for-media-stream"];
+
+export const PHONE = Object.freeze({ width: 390, height: 844 });
+export const PHONE_LYING = Object.freeze({ width: 844, height: 390 });
+export const DESK = Object.freeze({ width: 1280, height: 800 });
+
+/** Asks `condition` until it holds, and says what was awaited if it never does. */
+export async function until(what, condition) {
+  const deadline = Date.now() + PATIENCE_MS;
+  let last;
+  while (Date.now() < deadline) {
+    try {
+      last = await condition();
+      if (last) return last;
+    } catch (error) {
+      last = error;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  assert.fail(`${what}: not within ${PATIENCE_MS} ms (last: ${last})`);
+}
+
+/** A server of this test's own where DUET_BIN names a binary, else the one DUET_URL names. */
+export async function startServer(t) {
+  if (!process.env.DUET_BIN) {
+    assert.ok(process.env.DUET_URL, "set DUET_BIN (path of the server) or DUET_URL (address of a running one)");
+    return { url: process.env.DUET_URL.replace(/\/$/, ""), own: false };
+  }
+  const port = await freePort();
+  const server = { url: `http://127.0.0.1:${port}`, own: true, port };
+  let child;
+
+  server.start = async () => {
+    // The server refuses settings it does not know, and these two are meant for the tests.
+    const { DUET_BIN, DUET_URL, ...env } = process.env;
+    child = spawn(DUET_BIN, [], {
+      env: { ...env, DUET_SERVER__LISTEN: `127.0.0.1:${port}`, DUET_ADMIN__LISTEN: "127.0.0.1:0" },
+      stdio: ["ignore", "ignore", "inherit"],
+    });
+    await until("the server answers, or ended", async () => child.exitCode !== null || (await fetch(server.url)).ok);
+    assert.equal(child.exitCode, null, "the server did not start");
+  };
+  server.stop = async (signal = "SIGTERM") => {
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    const ended = once(child, "exit");
+    child.kill(signal);
+    await ended;
+  };
+
+  t.after(() => server.stop("SIGKILL"));
+  await server.start();
+  return server;
+}
+
+async function freePort() {
+  const listener = createServer().listen(0, "127.0.0.1");
+  await once(listener, "listening");
+  const { port } = listener.address();
+  listener.close();
+  await once(listener, "close");
+  return port;
+}
+
+/** One browser; every person in a test is a context of it, with storage of their own. */
+export async function startBrowser(t, { devices = true, flags = [] } = {}) {
+  const browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    headless: true,
+    args: [...FLAGS, ...(devices ? FAKE_DEVICES : []), ...flags],
+  });
+  t.after(() => browser.close());
+  return browser;
+}
+
+/**
+ * A person: a page of their own, whose every complaint is kept. `person.complaints` is checked when the test ends, so a
+ * violated policy, an uncaught error or an error on the console fails it.
+ */
+export async function person(t, browser, { tolerate = [], initScript, ...options } = {}) {
+  const context = await browser.newContext({ viewport: DESK, locale: "en-US", colorScheme: "light", ...options });
+  await context.addInitScript(() => {
+    // Keeps every connection the page makes, so that its statistics can be read from outside.
+    const Real = window.RTCPeerConnection;
+    window.connections = [];
+    if (Real) {
+      window.RTCPeerConnection = class extends Real {
+        constructor(...args) {
+          super(...args);
+          window.connections.push(this);
+        }
+      };
+    }
+    window.violations = [];
+    document.addEventListener("securitypolicyviolation", ({ violatedDirective, blockedURI }) =>
+      window.violations.push(`${violatedDirective} ${blockedURI}`),
+    );
+  });
+  if (initScript) await context.addInitScript(initScript);
+  const page = await context.newPage();
+  page.setDefaultTimeout(PATIENCE_MS);
+  const complaints = [];
+  page.on("pageerror", (error) => complaints.push(String(error)));
+  page.on("console", (message) => {
+    if (["error", "warning"].includes(message.type())) complaints.push(`${message.text()} ${message.location().url}`);
+  });
+
+  t.after(async () => {
+    if (!page.isClosed()) complaints.push(...(await page.evaluate(() => window.violations).catch(() => [])));
+    await context.close();
+    const unexpected = complaints.filter((line) => !tolerate.some((pattern) => pattern.test(line)));
+    assert.deepEqual(unexpected, [], "the browser complained");
+  });
+  return page;
+}
+
+/** What a browser says about a server that is gone. */
+export const SERVER_GONE = [/ERR_CONNECTION_REFUSED/, /WebSocket connection to .* failed/, /ERR_CONNECTION_RESET/, /ERR_EMPTY_RESPONSE/];
+
+export async function joinRoom(page, url, room) {
+  await page.goto(`${url}/${room}`);
+  await page.click("#lobby-join");
+}
+
+/** Two people in one room who see each other. */
+export async function call(t, browser, url, room, options = {}) {
+  const { first: ofFirst, second: ofSecond, ...ofBoth } = options;
+  const first = await person(t, browser, { ...ofBoth, ...ofFirst });
+  await joinRoom(first, url, room);
+  await status(first, "Waiting for the other person");
+  const second = await person(t, browser, { ...ofBoth, ...ofSecond });
+  await joinRoom(second, url, room);
+  await Promise.all([sees(first), sees(second)]);
+  return { first, second };
+}
+
+export async function status(page, text) {
+  await until(`the status says “${text}”`, async () => {
+    const now = await page.textContent("#chip-text");
+    return text instanceof RegExp ? text.test(now) : now === text;
+  });
+}
+
+/** The picture of the other is there, moves, and comes from frames that were decoded just now. */
+export async function sees(page) {
+  await status(page, "Connected");
+  const before = await picture(page);
+  await until("the other's picture plays", async () => {
+    const now = await picture(page);
+    return now.width > 0 && !now.paused && now.time > before.time && now.decoded > before.decoded;
+  });
+}
+
+/** Sound arrives as well. */
+export async function hears(page) {
+  const before = await received(page, "audio", "packetsReceived");
+  await until("sound arrives", async () => (await received(page, "audio", "packetsReceived")) > before);
+}
+
+async function picture(page) {
+  const shown = await page.evaluate(() => {
+    const video = document.getElementById("remote-video");
+    return { width: video.videoWidth, time: video.currentTime, paused: video.paused };
+  });
+  return { ...shown, decoded: await received(page, "video", "framesDecoded") };
+}
+
+/** A figure of what the newest connection receives. */
+export async function received(page, kind, figure) {
+  return page.evaluate(
+    async ([wantedKind, name]) => {
+      let most = 0;
+      for (const line of (await window.connections.at(-1)?.getStats())?.values() ?? []) {
+        if (line.type === "inbound-rtp" && line.kind === wantedKind) most = Math.max(most, line[name] ?? 0);
+      }
+      return most;
+    },
+    [kind, figure],
+  );
+}
+
+/** Keeps a picture for a person to look at, where SCREENSHOTS names a directory. */
+export async function keep(page, name) {
+  if (!process.env.SCREENSHOTS) return;
+  await mkdir(process.env.SCREENSHOTS, { recursive: true });
+  await page.screenshot({ path: `${process.env.SCREENSHOTS}/${name}.png` });
+}
+
+/** Nothing sticks out sideways, and no text is cut off inside a button or a heading. */
+export async function fitsItsScreen(page) {
+  const faults = await page.evaluate(() => {
+    const found = [];
+    const { clientWidth, scrollWidth } = document.documentElement;
+    if (scrollWidth > clientWidth) found.push(`page is ${scrollWidth} wide in ${clientWidth}`);
+    for (const node of document.querySelectorAll("button, h1, h2, p, label, select, dialog")) {
+      if (node.closest("noscript") || node.matches(".unseen, #toast")) continue;
+      const box = node.getBoundingClientRect();
+      if (box.width === 0 || box.height === 0) continue;
+      if (box.left < -0.5 || box.right > clientWidth + 0.5) found.push(`${node.id || node.tagName} leaves the screen`);
+      if (node.matches("button") && node.scrollWidth > node.clientWidth + 1 && !node.matches("[data-tip]")) {
+        found.push(`${node.id || node.textContent} is cut off`);
+      }
+    }
+    return found;
+  });
+  assert.deepEqual(faults, []);
+}
+
+/** A module of the page, loaded into this process. It is copied first, as only a package file tells Node what it is. */
+export async function pageModule(t, path) {
+  const home = await mkdtemp(pathJoin(tmpdir(), "duet-page-"));
+  t.after(() => rm(home, { recursive: true, force: true }));
+  await cp(pathJoin(PUBLIC, "js"), home, { recursive: true });
+  await writeFile(pathJoin(home, "package.json"), '{"type":"module"}');
+  return import(pathToFileURL(pathJoin(home, path)).href);
+}
+
+/**
+ * Every word in sight stands out from its ground by 4.5 to 1, or by 3 where it is large. Words that lie on a picture are
+ * left out: their ground is no colour.
+ */
+export async function readable(page) {
+  const faults = await page.evaluate(() => {
+    const parse = (colour) => {
+      const [r, g, b, a = 1] = colour.match(/[\d.]+/g).map(Number);
+      return { r, g, b, a };
+    };
+    const over = (top, ground) => ({
+      r: top.r * top.a + ground.r * (1 - top.a),
+      g: top.g * top.a + ground.g * (1 - top.a),
+      b: top.b * top.a + ground.b * (1 - top.a),
+      a: 1,
+    });
+    const groundOf = (node) => {
+      if (!node) return { r: 255, g: 255, b: 255, a: 1 };
+      const own = parse(getComputedStyle(node).backgroundColor);
+      return own.a === 1 ? own : over(own, groundOf(node.parentElement));
+    };
+    const brightness = ({ r, g, b }) => {
+      const [x, y, z] = [r, g, b].map((part) => (part <= 10.31 ? part / 3294.6 : ((part / 255 + 0.055) / 1.055) ** 2.4));
+      return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+    };
+    const found = [];
+    const scope = document.querySelector("dialog[open]") ?? document.body;
+    for (const node of scope.querySelectorAll("*")) {
+      const says = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim() !== "") || node.matches("input, select");
+      const box = node.getBoundingClientRect();
+      if (!says || box.width <= 1 || node.closest("noscript, option, svg, script")) continue;
+      if (!node.checkVisibility({ visibilityProperty: true }) || node.matches("#call-room")) continue;
+      const style = getComputedStyle(node);
+      const ground = groundOf(node);
+      const [light, dark] = [brightness(over(parse(style.color), ground)), brightness(ground)].sort((a, b) => b - a);
+      const contrast = (light + 0.05) / (dark + 0.05);
+      const size = parseFloat(style.fontSize);
+      const large = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
+      if (contrast < (large ? 3 : 4.5)) found.push(`${node.id || node.textContent.trim().slice(0, 30)}: ${contrast.toFixed(2)}`);
+    }
+    return found;
+  });
+  assert.deepEqual(faults, []);
+}
+
+/** All of the page's own text but its languages, for questions about what it uses. */
+export async function pageSource() {
+  const scripts = (await readdir(pathJoin(PUBLIC, "js"))).filter((name) => name.endsWith(".js")).map((name) => pathJoin("js", name));
+  const texts = ["index.html", ...scripts].map((name) => readFile(pathJoin(PUBLIC, name), "utf8"));
+  return (await Promise.all(texts)).join("\n");
+}
