@@ -13,6 +13,7 @@ use crate::config::Page;
 
 pub mod admin;
 pub mod client_library;
+pub mod eio3;
 pub mod engine;
 pub mod page;
 

@@ -22,8 +22,8 @@ use crate::{
     },
 };
 
-/// Read buffer of a WebSocket, in bytes. Most messages of a call are larger, and make it grow for as long as they take;
-/// an idle socket pays only for this.
+/// Read buffer of a WebSocket, in bytes. An idle socket pays for it; a larger message makes it grow for as long as it
+/// takes, and costs no further system call (see `Wire`).
 const WEBSOCKET_READ_BUFFER: usize = 512;
 /// Packets that may wait for one socket. What bounds a queue is its bytes; this only has to be out of the way.
 const QUEUED_PACKETS: usize = 1 << 20;

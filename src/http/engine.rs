@@ -3,36 +3,55 @@
 //! The library keeps each session's first request for the session's whole life, and runs a WebSocket over whatever the
 //! HTTP library hands it. Here a session gets a request of a few words instead of its client's own, with its
 //! [`Flow`] in it, and a WebSocket runs straight over duet's [`Wire`]. Polling requests are counted into their session's
-//! flow on the way out, and wait for it on the way in.
+//! flow on the way out, and wait for it on the way in; those of old clients are put into words by [`eio3`].
 
-use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
     body::Body,
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode, Uri,
-    header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE},
+    header::{
+        CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
+        UPGRADE,
+    },
 };
 use http_body::Body as _;
+use http_body_util::BodyExt as _;
 use hyper::service::Service as _;
 use hyper_util::rt::TokioIo;
 use prometheus::IntGauge;
 use socketioxide::service::SocketIoService;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::eio3;
 use crate::{
     id::Sid,
     lifecycle::Lifecycle,
     signaling::outlet::Switchboard,
     transport::{
-        flow::{Flow, Flows},
+        flow::{Flow, Flows, OldPolling},
         wire::Wire,
     },
 };
+
+/// How the library and its clients call a payload of octets, to the letter. Everything else is text.
+const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=UTF-8");
 
 type Service = SocketIoService<engineioxide::service::NotFoundService, Switchboard>;
 
@@ -71,13 +90,15 @@ impl Query {
     /// None when it is not one the library would take: then the library is to say so.
     fn parse(query: Option<&str>) -> Option<Self> {
         let value = |key: &str| query?.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
+        // The library does not look beyond a second `=` in these two: what it would take must not pass by here.
+        let word = |key: &str| value(key)?.split('=').next();
         Some(Self {
-            eio3: match value("EIO")? {
+            eio3: match word("EIO")? {
                 "3" => true,
                 "4" => false,
                 _ => return None,
             },
-            websocket: match value("transport")? {
+            websocket: match word("transport")? {
                 "websocket" => true,
                 "polling" => false,
                 _ => return None,
@@ -110,18 +131,25 @@ pub(super) async fn serve(State(engine): State<Arc<Engine>>, request: Request) -
     match (*request.method() == Method::GET, query.websocket, query.sid) {
         (true, true, _) => upgrade(engine, &query, request),
         (true, false, None) => {
+            let flow = Arc::new(Flow::default());
             let mut handshake = Request::new(Body::empty());
             *handshake.uri_mut() = query.uri();
-            handshake.extensions_mut().insert(Arc::new(Flow::default()));
-            engine.call(handshake).await
+            handshake.extensions_mut().insert(Arc::clone(&flow));
+            let response = engine.call(handshake).await;
+            if query.eio3 { opened(&engine, &flow, query.base64, response).await } else { response }
         }
-        (true, false, Some(sid)) => poll(&engine, engine.flows.get(sid), request).await,
+        (true, false, Some(sid)) => poll(&engine, query.eio3, engine.flows.get(sid), request).await,
         (false, false, Some(sid)) => {
-            if let Some(flow) = engine.flows.get(sid) {
+            let flow = engine.flows.get(sid);
+            if let Some(flow) = &flow {
                 // The client sends its next request when this one is answered.
                 flow.resumed().await;
             }
-            match tokio::time::timeout(engine.request, engine.call(request)).await {
+            let answer = async {
+                let request = if query.eio3 { old_words(flow.as_deref(), request).await } else { request };
+                engine.call(request).await
+            };
+            match tokio::time::timeout(engine.request, answer).await {
                 Ok(response) => response,
                 Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
             }
@@ -139,8 +167,25 @@ impl Engine {
     }
 }
 
+/// A session that an old client has opened by polling: its flow is to be found before its first poll, which may come
+/// sooner than the library connects its socket.
+async fn opened(engine: &Engine, flow: &Arc<Flow>, base64: bool, response: Response) -> Response {
+    let (parts, body) = response.into_parts();
+    // The body is there as a whole: neither this nor any of the library's waits.
+    let Ok(body) = body.collect().await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+    let body = body.to_bytes();
+    if let Some(opening) = eio3::Opening::parse(&body) {
+        let encodes_once = AtomicBool::new(false);
+        flow.set_old_polling(OldPolling { base64, max_payload: opening.max_payload, encodes_once });
+        engine.flows.register(opening.sid, flow);
+    } else {
+        tracing::error!("the library opens sessions in other words than expected: old clients cannot poll");
+    }
+    Response::from_parts(parts, Body::from(body))
+}
+
 /// A poll: it takes what waits for the session, or waits for the first packet.
-async fn poll(engine: &Engine, flow: Option<Arc<Flow>>, request: Request) -> Response {
+async fn poll(engine: &Engine, eio3: bool, flow: Option<Arc<Flow>>, request: Request) -> Response {
     let Some(flow) = flow else { return engine.call(request).await };
     let mut answer = pin!(engine.call(request));
     let mut first = true;
@@ -152,8 +197,67 @@ async fn poll(engine: &Engine, flow: Option<Arc<Flow>>, request: Request) -> Res
         polled
     })
     .await;
-    flow.take(usize::try_from(response.body().size_hint().lower()).unwrap_or(usize::MAX));
-    response
+    match flow.old_polling() {
+        Some(old) if eio3 && response.status() == StatusCode::OK => old_answer(&flow, old, response).await,
+        _ => {
+            flow.take(usize::try_from(response.body().size_hint().lower()).unwrap_or(usize::MAX));
+            response
+        }
+    }
+}
+
+/// The library's answer to a poll of an old client, as that client reads it.
+async fn old_answer(flow: &Flow, old: &OldPolling, response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let Ok(body) = body.collect().await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+    let body = body.to_bytes();
+    let octets = parts.headers.get(CONTENT_TYPE) == Some(&OCTETS);
+    let Some(answer) = eio3::answer(&body, octets, old.base64) else {
+        flow.take(body.len());
+        return Response::from_parts(parts, Body::from(body));
+    };
+    // Not the bytes that leave: escapes make them more than were queued, and what waits would seem less than it is.
+    flow.take(answer.packet_bytes);
+    parts.headers.insert(CONTENT_TYPE, if answer.octets { OCTETS } else { TEXT });
+    parts.headers.insert(CONTENT_LENGTH, answer.body.len().into());
+    Response::from_parts(parts, Body::from(answer.body))
+}
+
+/// A request of an old client with what it says as the library reads it.
+///
+/// Whatever is wrong with it, the library is to answer: it knows whether there is such a session, and ends it when what
+/// it says is no payload.
+async fn old_words(flow: Option<&Flow>, request: Request) -> Request {
+    if request.headers().get(CONTENT_TYPE) == Some(&OCTETS) {
+        return request;
+    }
+    let (parts, mut body) = request.into_parts();
+    // No old client opened such a session, so the library must not read the body as one's either.
+    let Some(old) = flow.and_then(Flow::old_polling) else { return Request::from_parts(parts, Body::empty()) };
+    let bound = usize::try_from(old.max_payload).unwrap_or(usize::MAX);
+    let mut said = BytesMut::new();
+    while said.len() <= bound {
+        match body.frame().await {
+            Some(Ok(frame)) => said.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
+            Some(Err(_)) => return Request::from_parts(parts, Body::from(eio3::MALFORMED)),
+            None => break,
+        }
+    }
+    let said = said.freeze();
+    if said.len() > bound {
+        // The library has the same bound, and refuses what exceeds it unread.
+        return Request::from_parts(parts, Body::from(said));
+    }
+    let payload = match eio3::read(&said, old.encodes_once.load(Ordering::Relaxed)) {
+        eio3::Reading::Malformed => Bytes::from_static(eio3::MALFORMED),
+        eio3::Reading::AsItIs => said,
+        eio3::Reading::EncodedOnce => {
+            old.encodes_once.store(true, Ordering::Relaxed);
+            said
+        }
+        eio3::Reading::EncodedTwice(decoded) => decoded.into(),
+    };
+    Request::from_parts(parts, Body::from_stream(stream::iter(eio3::pieces(payload).map(Ok::<_, Infallible>))))
 }
 
 fn bad_request(message: &'static str) -> Response {
@@ -161,7 +265,7 @@ fn bad_request(message: &'static str) -> Response {
 }
 
 /// Checks an opening handshake (RFC 6455, section 4.2.1).
-fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, Response> {
+fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, Box<Response>> {
     let lists = |name, token: &str| {
         headers
             .get_all(name)
@@ -170,24 +274,24 @@ fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, Response> {
             .any(|value: &str| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
     };
     if !lists(CONNECTION, "upgrade") || !lists(UPGRADE, "websocket") {
-        return Err(bad_request(r#"{"code":3,"message":"Bad request: not a WebSocket handshake"}"#));
+        return Err(bad_request(r#"{"code":3,"message":"Bad request: not a WebSocket handshake"}"#).into());
     }
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         let version = [(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))];
-        return Err((StatusCode::UPGRADE_REQUIRED, version, "WebSocket version 13 is needed\n").into_response());
+        return Err((StatusCode::UPGRADE_REQUIRED, version, "WebSocket version 13 is needed\n").into_response().into());
     }
     headers
         .get(SEC_WEBSOCKET_KEY)
         .filter(|key| key.len() == 24)
         .and_then(|key| HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok())
-        .ok_or_else(|| bad_request(r#"{"code":3,"message":"Bad request: no Sec-WebSocket-Key"}"#))
+        .ok_or_else(|| bad_request(r#"{"code":3,"message":"Bad request: no Sec-WebSocket-Key"}"#).into())
 }
 
 /// A WebSocket: a session of its own, or the one that has been polling so far.
 fn upgrade(engine: Arc<Engine>, query: &Query, mut request: Request) -> Response {
     let accept = match accept_key(request.headers()) {
         Ok(accept) => accept,
-        Err(response) => return response,
+        Err(response) => return *response,
     };
     let upgraded = hyper::upgrade::on(&mut request);
     let flow = match query.sid {
@@ -237,6 +341,10 @@ mod tests {
         assert_eq!(Query::parse(Some("EIO=4&transport=websocket&t=abc")), Some(websocket));
         let old = Query { eio3: true, base64: true, ..Query::default() };
         assert_eq!(Query::parse(Some("t=1&b64=1&transport=polling&EIO=3")), Some(old));
+        assert_eq!(
+            Query::parse(Some("EIO=3=4&transport=polling=x&b64=1&EIO=4")),
+            Query::parse(Some("EIO=3&b64=1&transport=polling"))
+        );
         let sid = Sid::new();
         assert_eq!(Query::parse(Some(&format!("EIO=4&transport=polling&sid={sid}"))).and_then(|q| q.sid), Some(sid));
         for wrong in [

@@ -22,11 +22,6 @@ use crate::{
     protocol::{self, Arguments, Code, Refusal, Request},
 };
 
-/// A receiver that takes nothing for this long is not waited for.
-const STALL: std::time::Duration = std::time::Duration::from_secs(1);
-/// A sender is never kept waiting longer than this at a time: its own heartbeats wait with it.
-const LONGEST_PAUSE: std::time::Duration = std::time::Duration::from_secs(3);
-
 /// What is handed on: a whole packet's array and its attachments.
 struct Parcel {
     array: Str,
@@ -178,16 +173,19 @@ impl Signaling {
         let (from, to) = (Arc::clone(sender.flow()), Arc::clone(receiver.flow()));
         let pause = from.pause();
         self.metrics.pauses.inc();
+        // A page may well be busy for seconds; waiting costs nothing. But the sender's own heartbeats wait with it, so it
+        // is let through in time for them.
+        let (patience, longest) = (self.timeouts.ping_timeout / 2, self.timeouts.ping_timeout * 3 / 4);
         self.lifecycle.spawn(async move {
             let caught_up = async {
                 while to.waiting() > behind / 2 && !to.is_closed() {
-                    if tokio::time::timeout(STALL, to.taken_more_than(to.taken())).await.is_err() {
+                    if tokio::time::timeout(patience, to.taken_more_than(to.taken())).await.is_err() {
                         to.set_stalled();
                         return;
                     }
                 }
             };
-            let _ = tokio::time::timeout(LONGEST_PAUSE, caught_up).await;
+            let _ = tokio::time::timeout(longest, caught_up).await;
             drop(pause);
         });
     }

@@ -47,8 +47,21 @@ pub struct Flow {
     writer: AtomicWaker,
     /// Told when the last pause ends: requests of a polling session wait for it.
     resumed: Notify,
+    /// Only of a session that an old client opened by polling.
+    old_polling: OnceLock<OldPolling>,
     /// While the session can be found by its id.
     entry: OnceLock<Entry>,
+}
+
+/// What a client that polls by Engine.IO 3 was told and has shown. What it means for the payloads is `http`'s to know.
+#[derive(Debug)]
+pub struct OldPolling {
+    /// It asked for text only when it opened its session.
+    pub base64: bool,
+    /// The most bytes that it may send at once.
+    pub max_payload: u32,
+    /// It sent text that a 1.x client would not.
+    pub encodes_once: AtomicBool,
 }
 
 impl Flow {
@@ -109,6 +122,17 @@ impl Flow {
     /// The session runs over a WebSocket from now on.
     pub fn set_websocket(&self) {
         self.websocket.store(true, Ordering::Relaxed);
+    }
+
+    /// What is known of an old client that polls, or did before its upgrade.
+    #[must_use]
+    pub fn old_polling(&self) -> Option<&OldPolling> {
+        self.old_polling.get()
+    }
+
+    /// An old client opened the session by polling. Only the first call counts.
+    pub fn set_old_polling(&self, known: OldPolling) {
+        let _ = self.old_polling.set(known);
     }
 
     /// Returns once the transport has taken more than `before` bytes in all, or the flow is closed.
@@ -226,11 +250,13 @@ impl Drop for Pause {
 pub struct Flows(Mutex<HashMap<Sid, Weak<Flow>>>);
 
 impl Flows {
-    /// Lets `flow` be found by `sid` as long as it lives.
+    /// Lets `flow` be found by `sid` as long as it lives. A flow that can be found already stays as it is.
     pub fn register(self: &Arc<Self>, sid: Sid, flow: &Arc<Flow>) {
-        if flow.entry.set(Entry { sid, flows: Arc::clone(self) }).is_ok() {
+        // No entry is made in vain: dropping it would take the flow out again.
+        flow.entry.get_or_init(|| {
             self.map().insert(sid, Arc::downgrade(flow));
-        }
+            Entry { sid, flows: Arc::clone(self) }
+        });
     }
 
     /// The flow of that session.
@@ -298,6 +324,7 @@ mod tests {
         let flows = Arc::new(Flows::default());
         let flow = Arc::new(Flow::default());
         let sid = Sid::new();
+        flows.register(sid, &flow);
         flows.register(sid, &flow);
         assert!(flows.get(sid).is_some_and(|found| Arc::ptr_eq(&found, &flow)));
         drop(flow);

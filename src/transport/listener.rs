@@ -21,6 +21,8 @@ use super::wire::{Wire, WireContext};
 
 /// Bytes the kernel may hold that it has not sent yet. What is more waits in duet, where it is counted.
 const UNSENT_BYTES: u32 = 128 * 1024;
+/// The kernel counts keepalive in whole seconds.
+const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(1);
 /// The largest request head that is read.
 const HEAD_BYTES: usize = 16 * 1024;
 
@@ -50,8 +52,8 @@ pub fn bind(address: SocketAddr, options: ListenOptions) -> io::Result<TcpListen
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()
-            .with_time(options.keepalive)
-            .with_interval((options.keepalive / 3).max(Duration::from_secs(1)))
+            .with_time(options.keepalive.max(SHORTEST_KEEPALIVE))
+            .with_interval((options.keepalive / 3).max(SHORTEST_KEEPALIVE))
             .with_retries(3),
     )?;
     socket.set_tcp_user_timeout(Some(options.user_timeout))?;

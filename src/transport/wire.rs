@@ -4,6 +4,7 @@
 //! something waits, it can be paused and closed from outside through its [`Flow`], and it counts.
 
 use std::{
+    cell::RefCell,
     io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
@@ -20,6 +21,9 @@ use tokio::{
 };
 
 use super::flow::Flow;
+
+/// How much is read at once.
+const READ_BYTES: usize = 16 * 1024;
 
 /// What all wires of a listener share.
 #[derive(Debug)]
@@ -52,7 +56,7 @@ pub struct Wire {
     context: Arc<WireContext>,
     /// The session it carries, once it carries one.
     flow: Option<Arc<Flow>>,
-    /// Bytes that were read together with the request that turned the connection into a WebSocket.
+    /// Bytes that came from the kernel and were not asked for yet.
     read_ahead: Bytes,
     /// Runs while the connection takes nothing.
     stall: Option<Pin<Box<Sleep>>>,
@@ -80,8 +84,29 @@ impl Wire {
     pub fn carry(&mut self, flow: Arc<Flow>, read_ahead: Bytes, carrying: IntGauge) {
         carrying.inc();
         self.flow = Some(flow);
-        self.read_ahead = read_ahead;
+        if !read_ahead.is_empty() {
+            self.read_ahead = [read_ahead, std::mem::take(&mut self.read_ahead)].concat().into();
+        }
         self.carrying = Some(carrying);
+    }
+
+    /// Reads all that the kernel has, as far as one thread's buffer goes, with one system call; what `buf` cannot take is
+    /// kept. The buffer of an idle WebSocket can thus be small, and a message larger than it still costs one call.
+    fn read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        thread_local! {
+            static INCOMING: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+        }
+        INCOMING.with_borrow_mut(|incoming| {
+            let mut all = ReadBuf::new(incoming);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut all))?;
+            let (now, later) = all.filled().split_at(all.filled().len().min(buf.remaining()));
+            buf.put_slice(now);
+            if !later.is_empty() {
+                self.read_ahead = Bytes::copy_from_slice(later);
+            }
+            self.context.received.inc_by(all.filled().len() as u64);
+            Poll::Ready(Ok(()))
+        })
     }
 
     fn closed(&self) -> io::Result<()> {
@@ -136,21 +161,20 @@ impl AsyncRead for Wire {
             if flow.is_closed() {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
             }
-            if !this.read_ahead.is_empty() {
-                let some = this.read_ahead.split_to(this.read_ahead.len().min(buf.remaining()));
-                buf.put_slice(&some);
-                return Poll::Ready(Ok(()));
-            }
         }
-        let before = buf.filled().len();
-        match Pin::new(&mut this.stream).poll_read(cx, buf) {
+        if !this.read_ahead.is_empty() {
+            let some = this.read_ahead.split_to(this.read_ahead.len().min(buf.remaining()));
+            buf.put_slice(&some);
+            if this.read_ahead.is_empty() {
+                this.read_ahead = Bytes::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        match this.read(cx, buf) {
             Poll::Pending if this.flow.as_ref().is_some_and(|flow| flow.reader_waits(cx)) => {
                 Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
             }
-            result => {
-                this.context.received.inc_by((buf.filled().len() - before) as u64);
-                result
-            }
+            result => result,
         }
     }
 }

@@ -48,6 +48,27 @@ async fn a_receiver_that_stops_reading_is_closed_and_its_sender_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_is_busy_for_two_seconds_loses_nothing() {
+    let node = node(&[("DUET_LIMITS__OUTBOUND_BYTES", "65536")]).await;
+    let (mut sender, mut receiver) = (Client::connect(&node).await, Client::connect_small(&node).await);
+    seat(&mut sender, &mut receiver, "busy").await;
+    let sending = tokio::spawn(async move {
+        for n in 0..300 {
+            sender.emit(&json!(["message", n, "x".repeat(10_000)])).await;
+        }
+        sender
+    });
+    let node = &node;
+    wait_until("the sender waits", || async move { metric(node, "duet_sender_pauses_total").await > 0.0 }).await;
+    // What is simulated is time that passes without a read.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for n in 0..300 {
+        assert_eq!(receiver.expect("message").await[0], n);
+    }
+    sending.await.expect("sent");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receiver_that_never_reads_again_does_not_stay() {
     let node = node(&[("DUET_TIMEOUTS__WRITE_STALL", "2s"), ("DUET_LIMITS__OUTBOUND_BYTES", "65536")]).await;
     let (mut sender, mut receiver) = (Client::connect(&node).await, Client::connect_small(&node).await);
