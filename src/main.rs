@@ -13,7 +13,7 @@ const BAD_SETTINGS: u8 = 64;
 #[derive(Parser, Debug)]
 #[command(version, about)]
 struct Arguments {
-    /// A file of settings (TOML). The environment, DUET_SECTION__KEY, wins over it.
+    /// A file of settings (TOML). The environment wins over it.
     #[arg(long, env = "DUET_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print the settings in force, with secrets hidden, and exit.

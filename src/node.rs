@@ -16,7 +16,6 @@ use crate::{
     rooms::memory::MemoryRegistry,
     signaling::{Parts, Signaling},
     transport::{
-        flow::Flows,
         listener::{self, ListenOptions},
         wire::WireContext,
     },
@@ -54,7 +53,6 @@ impl Node {
         let timeouts = &settings.timeouts;
         let limits = &settings.limits;
 
-        let flows = Arc::new(Flows::default());
         let signaling = Signaling::new(
             Arc::new(MemoryRegistry::default()),
             Parts {
@@ -64,7 +62,6 @@ impl Node {
                 timeouts: timeouts.clone(),
                 metrics: metrics.clone(),
                 lifecycle: lifecycle.clone(),
-                flows: Arc::clone(&flows),
             },
         );
         let (service, io) = SocketIo::builder()
@@ -104,7 +101,7 @@ impl Node {
 
         let engine = Engine {
             service,
-            flows,
+            flows: Arc::default(),
             websockets: metrics.websockets.clone(),
             handshake: timeouts.handshake,
             request: timeouts.request,

@@ -7,7 +7,7 @@
 //! is taken in the library's own read loop and put through the socket's inbox: what needs no waiting is done at once,
 //! in order; what does is finished by one task, and what comes meanwhile waits behind it.
 //!
-//! Invariant: a packet reaches a socket only through [`Signaling::send`], which knows of no rooms, and the only sessions
+//! Invariant: a packet reaches a socket only through `Signaling::send`, which knows of no rooms, and the only sessions
 //! it is called with are the sender's own and the one that its own seat is linked to.
 
 use std::{
@@ -36,7 +36,7 @@ use crate::{
     metrics::Metrics,
     protocol::{self, ByeReason, Code, Refusal, Request, reply},
     rooms::Registry,
-    transport::flow::{Flow, Flows},
+    transport::flow::Flow,
 };
 
 pub mod inbox;
@@ -75,7 +75,6 @@ pub struct Signaling {
     seated: Mutex<HashMap<PeerId, Weak<Session>>>,
     /// Sessions that are connected: whom a drain has to end.
     connected: Mutex<HashMap<Generation, Weak<Session>>>,
-    flows: Arc<Flows>,
     outlet: Arc<OutletSlot>,
     io: OnceLock<Io>,
 }
@@ -110,8 +109,6 @@ pub struct Parts {
     pub metrics: Metrics,
     /// The node's lifecycle.
     pub lifecycle: Lifecycle,
-    /// Where polling requests find their flow.
-    pub flows: Arc<Flows>,
 }
 
 impl Signaling {
@@ -130,7 +127,6 @@ impl Signaling {
             generations: AtomicU64::new(1),
             seated: Mutex::default(),
             connected: Mutex::default(),
-            flows: parts.flows,
             outlet: Arc::default(),
             io: OnceLock::new(),
         })
@@ -353,9 +349,6 @@ impl Signaling {
         }
         let generation = Generation(self.generations.fetch_add(1, Ordering::Relaxed));
         let session = Session::new(PeerId(socket.id), generation, self.node, Arc::clone(flow), socket.protocol());
-        if !flow.is_websocket() {
-            self.flows.register(socket.id, flow);
-        }
         lock(&self.connected).insert(generation, Arc::downgrade(&session));
         self.metrics.socket_opened(flow.is_websocket());
         session.set_presence(Presence { signaling: Arc::downgrade(self), generation });

@@ -42,7 +42,8 @@ impl Opening {
     /// None when `body` is something else.
     #[must_use]
     pub fn parse(body: &[u8]) -> Option<Self> {
-        let (packet, _) = cut(body)?;
+        // Engine.IO 4 puts no length in front.
+        let packet = cut(body).map_or(body, |(packet, _)| packet);
         serde_json::from_slice(packet.strip_prefix(b"0")?).ok()
     }
 }
@@ -415,6 +416,8 @@ mod tests {
     fn an_opening_is_understood() {
         let opening = Opening::parse(OPEN.as_bytes()).expect("an open packet");
         assert_eq!((opening.sid.to_string().as_str(), opening.max_payload), ("AAAAAAAAAAAAAAAA", 1000));
+        let newer = Opening::parse(&OPEN.as_bytes()[OPEN.find('0').expect("a packet")..]);
+        assert_eq!(newer.map(|opening| opening.max_payload), Some(1000));
         for wrong in ["", "1:0", "2:0{", "2:4a", "{}"] {
             assert_eq!(Opening::parse(wrong.as_bytes()), None, "{wrong}");
         }

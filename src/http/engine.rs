@@ -136,7 +136,7 @@ pub(super) async fn serve(State(engine): State<Arc<Engine>>, request: Request) -
             *handshake.uri_mut() = query.uri();
             handshake.extensions_mut().insert(Arc::clone(&flow));
             let response = engine.call(handshake).await;
-            if query.eio3 { opened(&engine, &flow, query.base64, response).await } else { response }
+            opened(&engine, &flow, &query, response).await
         }
         (true, false, Some(sid)) => poll(&engine, query.eio3, engine.flows.get(sid), request).await,
         (false, false, Some(sid)) => {
@@ -167,19 +167,21 @@ impl Engine {
     }
 }
 
-/// A session that an old client has opened by polling: its flow is to be found before its first poll, which may come
-/// sooner than the library connects its socket.
-async fn opened(engine: &Engine, flow: &Arc<Flow>, base64: bool, response: Response) -> Response {
+/// A session opened by polling: its flow is to be found before anything else of the session comes, be it its first poll or
+/// its WebSocket, which may both come sooner than the library connects its socket.
+async fn opened(engine: &Engine, flow: &Arc<Flow>, query: &Query, response: Response) -> Response {
     let (parts, body) = response.into_parts();
     // The body is there as a whole: neither this nor any of the library's waits.
     let Ok(body) = body.collect().await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
     let body = body.to_bytes();
     if let Some(opening) = eio3::Opening::parse(&body) {
-        let encodes_once = AtomicBool::new(false);
-        flow.set_old_polling(OldPolling { base64, max_payload: opening.max_payload, encodes_once });
+        if query.eio3 {
+            let encodes_once = AtomicBool::new(false);
+            flow.set_old_polling(OldPolling { base64: query.base64, max_payload: opening.max_payload, encodes_once });
+        }
         engine.flows.register(opening.sid, flow);
     } else {
-        tracing::error!("the library opens sessions in other words than expected: old clients cannot poll");
+        tracing::error!("the library opens sessions in other words than expected: clients that poll cannot be served");
     }
     Response::from_parts(parts, Body::from(body))
 }
@@ -296,20 +298,23 @@ fn upgrade(engine: Arc<Engine>, query: &Query, mut request: Request) -> Response
     let upgraded = hyper::upgrade::on(&mut request);
     let flow = match query.sid {
         None => Arc::new(Flow::default()),
-        // A session that has not said CONNECT yet has no flow that could be found; then it gets none here either, and
-        // the library refuses a session that is none.
-        Some(sid) => engine.flows.get(sid).unwrap_or_default(),
+        Some(sid) => match engine.flows.get(sid) {
+            Some(flow) => flow,
+            None => return bad_request(r#"{"code":"1","message":"Session ID unknown"}"#),
+        },
     };
     let mut opening = http::Request::new(());
     if let Some(sid) = query.sid {
         let uri = format!("{}&sid={sid}", query.uri());
-        let Ok(uri) = Uri::try_from(uri) else { return bad_request(r#"{"code":1,"message":"Session ID unknown"}"#) };
+        let Ok(uri) = Uri::try_from(uri) else { return bad_request(r#"{"code":"1","message":"Session ID unknown"}"#) };
         *opening.uri_mut() = uri;
     } else {
         *opening.uri_mut() = query.uri();
         opening.extensions_mut().insert(Arc::clone(&flow));
-        flow.set_websocket();
     }
+    // From now on, or nearly: what is still polled meanwhile counts as if it were framed, which is a few bytes off until
+    // the queue is empty. Should the upgrade fail, the library ends the session.
+    flow.set_websocket();
     let lifecycle = engine.lifecycle.clone();
     lifecycle.spawn(async move {
         let Ok(Ok(upgraded)) = tokio::time::timeout(engine.handshake, upgraded).await else { return };

@@ -60,10 +60,10 @@ pub async fn get(address: SocketAddr, path: &str) -> (u16, String) {
     http(address, &format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")).await
 }
 
-/// The value of one metric, as its line names it.
-pub async fn metric(node: &Node, name: &str) -> f64 {
+/// The value of one metric, as its line names it; 0 before it is first counted.
+pub async fn metric(node: &Node, name: &str) -> u64 {
     let (_, text) = get(node.admin, "/metrics").await;
-    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok()).unwrap_or(0.0)
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok()).unwrap_or(0)
 }
 
 /// What a client hears.
@@ -116,7 +116,7 @@ impl Client {
         client.send_text("40").await;
         let connected = client.frame().await.expect("connected");
         let sid: Value = serde_json::from_str(connected.strip_prefix("40").expect("CONNECT")).expect("JSON");
-        client.id = sid["sid"].as_str().expect("an id").to_owned();
+        sid["sid"].as_str().expect("an id").clone_into(&mut client.id);
         client
     }
 
