@@ -36,7 +36,7 @@ use crate::{
     metrics::Metrics,
     protocol::{self, ByeReason, Code, Refusal, Request, reply},
     rooms::Registry,
-    transport::flow::Flow,
+    transport::{flow::Flow, lane::Sent},
 };
 
 pub mod inbox;
@@ -257,9 +257,26 @@ impl Signaling {
         if !to.is_open() {
             return Err(Undelivered::Gone);
         }
-        let bytes = outlet::wire_bytes(&packet, to.is_eio3(), to.flow().is_websocket());
-        to.flow().queue(bytes, self.limits.outbound_bytes).map_err(|_| Undelivered::TooSlow)?;
-        self.outlet.send(to.id(), packet)
+        let flow = to.flow();
+        if let Some((head, text)) = outlet::frame(&packet) {
+            match flow.send(&head, text.as_bytes()) {
+                Sent::Whole => return Ok(()),
+                Sent::Partly(_) => {
+                    let (flow, patience, stalls) =
+                        (Arc::clone(flow), self.timeouts.write_stall, self.metrics.stalls.clone());
+                    self.lifecycle.spawn(async move {
+                        if flow.drive(patience).await {
+                            stalls.inc();
+                        }
+                    });
+                    return Ok(());
+                }
+                Sent::Not => {}
+            }
+        }
+        let bytes = outlet::wire_bytes(&packet, to.is_eio3(), flow.is_websocket());
+        flow.queue(bytes, self.limits.outbound_bytes).map_err(|_| Undelivered::TooSlow)?;
+        self.outlet.send(to.id(), packet).inspect_err(|_| flow.unqueue(bytes))
     }
 
     /// Closes a socket that takes its messages too slowly. Its seats are free soon after; the connection ends when it
@@ -274,7 +291,12 @@ impl Signaling {
         self.metrics.refused(None, refusal.code);
         let array = reply::rejected(Request::Message.name(), &refusal);
         let packet = Packet::event("/", Value::Str(Str::from(array), None));
-        let _ = self.outlet.send(session.id(), packet);
+        // The last thing in its queue, past any bound.
+        let bytes = outlet::wire_bytes(&packet, session.is_eio3(), session.flow().is_websocket());
+        let _ = session.flow().queue(bytes, usize::MAX);
+        if self.outlet.send(session.id(), packet).is_err() {
+            session.flow().unqueue(bytes);
+        }
         let (signaling, session) = (Arc::clone(self), Arc::clone(session));
         self.lifecycle.spawn(async move {
             signaling.take(&session, Item::Gone(ByeReason::TooSlow));

@@ -7,5 +7,6 @@
 //! This module knows nothing of events or rooms.
 
 pub mod flow;
+pub mod lane;
 pub mod listener;
 pub mod wire;

@@ -43,10 +43,15 @@ impl Process {
     /// # Errors
     /// When there is no such process, or its memory may not be read.
     pub fn of(pid: u32) -> anyhow::Result<Self> {
-        let process = Self(Pid::from_raw(i32::try_from(pid).context("no process id")?));
+        let process = Self::started(pid)?;
         process.cpu()?;
         process.memory()?;
         Ok(process)
+    }
+
+    /// A child just started, which may have ended already: waiting for it tells.
+    fn started(pid: u32) -> anyhow::Result<Self> {
+        Ok(Self(Pid::from_raw(i32::try_from(pid).context("no process id")?)))
     }
 
     /// CPU time of all its threads, ended ones too, to the nanosecond.
@@ -142,7 +147,7 @@ impl Server {
             .with_context(|| format!("cannot start {}", launch.path().display()))?;
         let pid = child.id().context("it ended at once")?;
         let admin = matches!(launch, Launch::Duet(_)).then_some(admin);
-        let mut server = Self { child, process: Process::of(pid)?, address, output: output.try_clone()? };
+        let mut server = Self { child, process: Process::started(pid)?, address, output: output.try_clone()? };
         if let Err(error) = server.ready(admin).await {
             let mut printed = String::new();
             output.rewind()?;

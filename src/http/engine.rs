@@ -324,7 +324,8 @@ fn upgrade(engine: Arc<Engine>, query: &Query, mut request: Request) -> Response
         };
         let mut wire = parts.io.into_inner();
         // A slice, even an empty one, would keep the HTTP library's whole read buffer.
-        wire.carry(flow, Bytes::copy_from_slice(&parts.read_buf), engine.websockets.clone());
+        let lane = opening.extensions().get::<Arc<Flow>>().is_some();
+        wire.carry(flow, lane, Bytes::copy_from_slice(&parts.read_buf), engine.websockets.clone());
         // The query was checked above: this only starts the session's tasks.
         let _ = engine.service.call((Box::new(wire), opening)).await;
     });

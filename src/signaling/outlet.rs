@@ -5,6 +5,7 @@
 
 use std::{
     convert::Infallible,
+    io::Write,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -17,7 +18,7 @@ use socketioxide_core::{
 };
 
 use super::Undelivered;
-use crate::id::PeerId;
+use crate::{id::PeerId, transport::lane};
 
 /// Sends whole packets to single sockets of this node.
 pub trait Outlet: Send + Sync + 'static {
@@ -126,6 +127,25 @@ pub fn wire_bytes(packet: &Packet, eio3: bool, websocket: bool) -> usize {
     frame(head + text.len()) + attachments.iter().flatten().map(|bytes| attachment(bytes.len())).sum::<usize>()
 }
 
+/// The WebSocket frame of `packet` in two pieces, the second of which is its array as it is; none for a packet of more
+/// than one frame.
+#[must_use]
+pub fn frame(packet: &Packet) -> Option<(smallvec::SmallVec<[u8; 32]>, &str)> {
+    let mut start = smallvec::SmallVec::<[u8; 24]>::from_slice(b"42");
+    let Value::Str(text, None) = (match &packet.inner {
+        PacketData::Event(data, None) => data,
+        PacketData::EventAck(data, ack) => {
+            start[1] = b'3';
+            let _ = write!(&mut start, "{ack}");
+            data
+        }
+        _ => return None,
+    }) else {
+        return None;
+    };
+    Some((lane::text_frame_head(start.len() + text.len(), &start), text.as_str()))
+}
+
 fn digits(number: i64) -> usize {
     number.checked_ilog10().map_or(1, |log| log as usize + 1)
 }
@@ -156,6 +176,11 @@ mod tests {
         // `43` and the number of the acknowledgement.
         let ack = Packet::ack("/", Value::Str(Str::from("[]"), None), 120);
         assert_eq!(wire_bytes(&ack, false, true), 2 + 2 + 3 + 2);
+        assert_eq!(frame(&ack).map(|(head, text)| head.len() + text.len()), Some(wire_bytes(&ack, false, true)));
+        assert_eq!(frame(&ack).map(|(head, _)| head[2..].to_vec()), Some(b"43120".to_vec()));
+        let long = event(&"x".repeat(70_000), &[]);
+        assert_eq!(frame(&long).map(|(head, text)| head.len() + text.len()), Some(wire_bytes(&long, false, true)));
+        assert!(frame(&event("[]", &[1])).is_none());
         let ack = Packet::ack("/", Value::Str(Str::from("[]"), None), 0);
         assert_eq!(wire_bytes(&ack, false, true), 2 + 2 + 1 + 2);
     }

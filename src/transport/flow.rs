@@ -9,16 +9,19 @@
 
 use std::{
     collections::HashMap,
+    io,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use futures_util::task::AtomicWaker;
-use tokio::sync::Notify;
+use tokio::{net::TcpStream, sync::Notify};
 
+use super::lane::{Lane, Sent};
 use crate::id::Sid;
 
 /// More bytes wait for a receiver than may.
@@ -49,6 +52,8 @@ pub struct Flow {
     resumed: Notify,
     /// Only of a session that an old client opened by polling.
     old_polling: OnceLock<OldPolling>,
+    /// Where the writes of its WebSocket stand.
+    lane: Mutex<Lane>,
     /// While the session can be found by its id.
     entry: OnceLock<Entry>,
 }
@@ -78,8 +83,8 @@ impl Flow {
     pub fn queue(&self, bytes: usize, bound: usize) -> Result<(), Overflow> {
         let mut queued = self.queued.load(Ordering::Relaxed);
         loop {
-            // What the transport sends of its own (heartbeats) counts as taken only. Whenever the queue runs empty
-            // this lets the count of the queued catch up, so the difference never drifts.
+            // A polling transport counts what the library sends of its own (heartbeats) as taken, too. Whenever the queue
+            // runs empty this lets the count of the queued catch up, so the difference never drifts.
             let base = queued.max(self.taken.load(Ordering::Relaxed));
             let waiting = base - self.taken.load(Ordering::Relaxed).min(base);
             if waiting > 0 && waiting + bytes as u64 > bound as u64 {
@@ -160,6 +165,11 @@ impl Flow {
         self.stalled.store(true, Ordering::Relaxed);
     }
 
+    /// Counts out `bytes` that were counted as queued and did not get there.
+    pub fn unqueue(&self, bytes: usize) {
+        self.queued.fetch_sub(bytes as u64, Ordering::Relaxed);
+    }
+
     /// Takes no more from the client until the pause is dropped.
     #[must_use]
     pub fn pause(self: &Arc<Self>) -> Pause {
@@ -198,6 +208,85 @@ impl Flow {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    /// Writes a frame straight to the WebSocket, if nothing is in front of it. What it could not take at once waits, and
+    /// counts as waiting; then [`Flow::drive`] has to be run.
+    pub fn send(&self, head: &[u8], body: &[u8]) -> Sent {
+        // Whoever holds the lane writes: then this is not the only packet on its way.
+        let Ok(mut lane) = self.lane.try_lock() else { return Sent::Not };
+        if self.waiting() > 0 || self.is_closed() {
+            return Sent::Not;
+        }
+        let sent = lane.send(head, body);
+        if let Sent::Partly(bytes) = sent {
+            // Nothing waits, so nothing is refused.
+            let _ = self.queue(bytes, usize::MAX);
+        }
+        sent
+    }
+
+    /// Writes what [`Flow::send`] left, or ends the connection when it takes nothing for `patience`; tells whether it took
+    /// nothing.
+    pub async fn drive(&self, patience: Duration) -> bool {
+        loop {
+            let stream = self.lane().stream();
+            let Some(stream) = stream.filter(|_| !self.is_closed()) else { return false };
+            if tokio::time::timeout(patience, stream.writable()).await.is_err() {
+                self.close();
+                return true;
+            }
+            let driven = {
+                let mut lane = self.lane();
+                lane.drive().map(|bytes| (bytes, lane.has_rest()))
+            };
+            match driven {
+                Ok((bytes, more)) => {
+                    self.take(bytes);
+                    if !more {
+                        self.writer.wake();
+                        return false;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => {
+                    self.close();
+                    return false;
+                }
+            }
+        }
+    }
+
+    pub(super) fn lane(&self) -> MutexGuard<'_, Lane> {
+        self.lane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The library's writer writes: nothing until the rest of a frame is gone.
+    pub(super) fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        stream: &TcpStream,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(stream.poll_write_ready(cx))?;
+            let mut lane = self.lane();
+            if lane.has_rest() {
+                self.writer.register(cx.waker());
+                return Poll::Pending;
+            }
+            match stream.try_write(buffer) {
+                Ok(bytes) => {
+                    let ours = lane.wrote(buffer, bytes);
+                    if ours > 0 {
+                        self.take(ours);
+                    }
+                    return Poll::Ready(Ok(bytes));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
     }
 
     /// Whether the reader may read now; its task is woken when that changes.

@@ -5,7 +5,8 @@
 
 use std::{
     cell::RefCell,
-    io::{self, IoSlice},
+    io::{self, IoSlice, Read},
+    net::Shutdown,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -14,8 +15,9 @@ use std::{
 
 use bytes::Bytes;
 use prometheus::{IntCounter, IntGauge};
+use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
     time::Sleep,
 };
@@ -52,7 +54,7 @@ impl WireContext {
 /// One connection. Kept in a box: the libraries above copy it into several futures.
 #[derive(Debug)]
 pub struct Wire {
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     context: Arc<WireContext>,
     /// The session it carries, once it carries one.
     flow: Option<Arc<Flow>>,
@@ -69,6 +71,10 @@ impl Drop for Wire {
         if let Some(carrying) = &self.carrying {
             carrying.dec();
         }
+        if let Some(flow) = &self.flow {
+            // The session may live on for a moment; the connection must not.
+            flow.lane().close();
+        }
     }
 }
 
@@ -76,13 +82,17 @@ impl Wire {
     /// A wire over `stream`.
     #[must_use]
     pub fn new(stream: TcpStream, context: Arc<WireContext>) -> Self {
-        Self { stream, context, flow: None, read_ahead: Bytes::new(), stall: None, carrying: None }
+        Self { stream: Arc::new(stream), context, flow: None, read_ahead: Bytes::new(), stall: None, carrying: None }
     }
 
     /// The wire carries the session of `flow` from now on, and counts in `carrying`; `read_ahead` comes before what is
-    /// still to be read.
-    pub fn carry(&mut self, flow: Arc<Flow>, read_ahead: Bytes, carrying: IntGauge) {
+    /// still to be read. With `lane`, packets may be written straight to it: only for a session that never was anything
+    /// but a WebSocket, of which nothing can still be on another way.
+    pub fn carry(&mut self, flow: Arc<Flow>, lane: bool, read_ahead: Bytes, carrying: IntGauge) {
         carrying.inc();
+        if lane {
+            flow.lane().open(Arc::clone(&self.stream), self.context.sent.clone());
+        }
         self.flow = Some(flow);
         if !read_ahead.is_empty() {
             self.read_ahead = [read_ahead, std::mem::take(&mut self.read_ahead)].concat().into();
@@ -97,14 +107,13 @@ impl Wire {
             static INCOMING: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
         }
         INCOMING.with_borrow_mut(|incoming| {
-            let mut all = ReadBuf::new(incoming);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut all))?;
-            let (now, later) = all.filled().split_at(all.filled().len().min(buf.remaining()));
+            let bytes = ready!(receive(&self.stream, cx, incoming))?;
+            let (now, later) = incoming[..bytes].split_at(bytes.min(buf.remaining()));
             buf.put_slice(now);
             if !later.is_empty() {
                 self.read_ahead = Bytes::copy_from_slice(later);
             }
-            self.context.received.inc_by(all.filled().len() as u64);
+            self.context.received.inc_by(bytes as u64);
             Poll::Ready(Ok(()))
         })
     }
@@ -122,9 +131,6 @@ impl Wire {
             Poll::Ready(Ok(bytes)) => {
                 self.stall = None;
                 self.context.sent.inc_by(bytes as u64);
-                if let Some(flow) = &self.flow {
-                    flow.take(bytes);
-                }
                 Poll::Ready(Ok(bytes))
             }
             Poll::Ready(Err(error)) => {
@@ -183,7 +189,10 @@ impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.closed()?;
-        let result = Pin::new(&mut this.stream).poll_write(cx, buf);
+        let result = match &this.flow {
+            Some(flow) => flow.poll_write(cx, &this.stream, buf),
+            None => write(&this.stream, cx, |stream| stream.try_write(buf)),
+        };
         this.written(cx, result)
     }
 
@@ -192,23 +201,61 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.flow.is_some() {
+            let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
+            return self.poll_write(cx, first);
+        }
         let this = self.get_mut();
-        this.closed()?;
-        let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        let result = write(&this.stream, cx, |stream| stream.try_write_vectored(bufs));
         this.written(cx, result)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.flow.is_none()
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        this.closed()?;
-        Pin::new(&mut this.stream).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A TCP stream has nothing to flush.
+        Poll::Ready(self.closed())
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(SockRef::from(&*self.stream).shutdown(Shutdown::Write))
+    }
+}
+
+/// Writes as soon as the socket takes something.
+fn write(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    attempt: impl Fn(&TcpStream) -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_write_ready(cx))?;
+        match attempt(stream) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return Poll::Ready(result),
+        }
+    }
+}
+
+/// Reads what is there, as far as `buffer` goes.
+///
+/// Fewer bytes than that are all there are: the socket then counts as empty until the kernel says otherwise, which saves
+/// the call that would find out. (`TcpStream::poll_read` does the same, but wants the stream to itself.)
+fn receive(stream: &TcpStream, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_read_ready(cx))?;
+        let mut received = None;
+        let result = stream.try_io(Interest::READABLE, || {
+            let bytes = (&*SockRef::from(stream)).read(buffer)?;
+            received = Some(bytes);
+            if bytes > 0 && bytes < buffer.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        match (received, result) {
+            (Some(bytes), _) => return Poll::Ready(Ok(bytes)),
+            (None, Err(error)) if error.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(error)),
+            (None, _) => {}
+        }
     }
 }

@@ -1,0 +1,218 @@
+//! The way a packet takes straight to the socket, past the library's queue and task, when nothing is in front of it.
+//!
+//! A relay that finds its receiver idle needs no second task: the frame is written where the message was read. What
+//! makes this safe is kept here, under one lock: where the library's own writes stand (only between two whole frames may
+//! another be put), and what of a frame did not fit into the kernel's buffer (nothing may be written before it).
+//!
+//! Knows WebSocket frames of a server (RFC 6455, section 5.2: never masked, and the library never fragments them), and
+//! which of them carry what duet sends; nothing of events or rooms.
+
+use std::{
+    io::{self, IoSlice},
+    sync::Arc,
+};
+
+use bytes::{Buf, Bytes};
+use prometheus::IntCounter;
+use tokio::net::TcpStream;
+
+/// Where the writes of one WebSocket stand.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    /// None: the library's way is the only one.
+    way: Option<Way>,
+    frames: Frames,
+    /// The rest of a frame that did not fit.
+    rest: Bytes,
+}
+
+#[derive(Debug)]
+struct Way {
+    stream: Arc<TcpStream>,
+    sent: IntCounter,
+}
+
+/// What became of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// The kernel has it.
+    Whole,
+    /// The kernel has some of it; so many bytes wait, and have to be driven on.
+    Partly(usize),
+    /// It has to take the library's way.
+    Not,
+}
+
+impl Lane {
+    pub(super) fn open(&mut self, stream: Arc<TcpStream>, sent: IntCounter) {
+        self.way = Some(Way { stream, sent });
+    }
+
+    /// Lets go of the socket.
+    pub(super) fn close(&mut self) {
+        self.way = None;
+    }
+
+    pub(super) fn stream(&self) -> Option<Arc<TcpStream>> {
+        self.way.as_ref().map(|way| Arc::clone(&way.stream))
+    }
+
+    /// Writes a frame, in two pieces, if no other is under way.
+    pub(super) fn send(&mut self, head: &[u8], body: &[u8]) -> Sent {
+        let Some(way) = &self.way else { return Sent::Not };
+        if !self.frames.is_between() || self.has_rest() {
+            return Sent::Not;
+        }
+        match way.stream.try_write_vectored(&[IoSlice::new(head), IoSlice::new(body)]) {
+            Ok(bytes) => {
+                way.sent.inc_by(bytes as u64);
+                if bytes == head.len() + body.len() {
+                    return Sent::Whole;
+                }
+                let mut rest = [head, body].concat();
+                rest.drain(..bytes);
+                self.rest = rest.into();
+                Sent::Partly(self.rest.len())
+            }
+            // No room; or an error, which the library's writer will meet as well.
+            Err(_) => Sent::Not,
+        }
+    }
+
+    /// Whether the rest of a frame is to be written before anything else.
+    pub(super) fn has_rest(&self) -> bool {
+        !self.rest.is_empty()
+    }
+
+    /// Writes of the rest what fits now: how many bytes.
+    pub(super) fn drive(&mut self) -> io::Result<usize> {
+        let Some(way) = &self.way else { return Err(io::ErrorKind::NotConnected.into()) };
+        let bytes = way.stream.try_write(&self.rest)?;
+        way.sent.inc_by(bytes as u64);
+        self.rest.advance(bytes);
+        Ok(bytes)
+    }
+
+    /// The library wrote the first `bytes` of `buffer`: how many of them carry what duet sent.
+    pub(super) fn wrote(&mut self, buffer: &[u8], bytes: usize) -> usize {
+        self.frames.wrote(buffer, bytes)
+    }
+}
+
+/// Follows whole frames through partial writes.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Frames {
+    /// Bytes of the frame under way that are not written yet.
+    left: usize,
+    /// Whether it carries what duet sent.
+    ours: bool,
+}
+
+impl Frames {
+    fn is_between(&self) -> bool {
+        self.left == 0
+    }
+
+    fn wrote(&mut self, buffer: &[u8], bytes: usize) -> usize {
+        let (mut at, mut ours) = (0, 0);
+        while at < bytes {
+            if self.left == 0 {
+                (self.left, self.ours) = frame(&buffer[at..]);
+            }
+            let step = self.left.min(bytes - at);
+            at += step;
+            self.left -= step;
+            ours += if self.ours { step } else { 0 };
+        }
+        ours
+    }
+}
+
+/// Length of the frame that `buffer` starts with, and whether it carries what duet sent: an event, an acknowledgement or
+/// an attachment, and no heartbeat, handshake or end of the library's own.
+fn frame(buffer: &[u8]) -> (usize, bool) {
+    let (head, payload) = match *buffer {
+        [_, short @ 0..126, ..] => (2, usize::from(short)),
+        [_, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([high, low]))),
+        [_, 127, a, b, c, d, e, f, g, h, ..] => {
+            (10, usize::try_from(u64::from_be_bytes([a, b, c, d, e, f, g, h])).unwrap_or(usize::MAX - 10))
+        }
+        // Not what the library writes: whole frames. Then nothing is ever put between.
+        _ => return (buffer.len().max(1), false),
+    };
+    let ours = match buffer[0] & 0x0f {
+        0x1 => matches!(buffer.get(head..head + 2), Some([b'4', b'2' | b'3' | b'5' | b'6'])),
+        opcode => opcode == 0x2,
+    };
+    (head + payload, ours)
+}
+
+/// The head of a text frame of `payload` bytes, followed by the payload's own `start`.
+pub fn text_frame_head(payload: usize, start: &[u8]) -> smallvec::SmallVec<[u8; 32]> {
+    let mut head = smallvec::SmallVec::new();
+    head.push(0x81);
+    match (u8::try_from(payload), u16::try_from(payload)) {
+        (Ok(short @ 0..126), _) => head.push(short),
+        (_, Ok(medium)) => {
+            head.push(126);
+            head.extend_from_slice(&medium.to_be_bytes());
+        }
+        _ => {
+            head.push(127);
+            head.extend_from_slice(&(payload as u64).to_be_bytes());
+        }
+    }
+    head.extend_from_slice(start);
+    head
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(payload: &str) -> Vec<u8> {
+        let mut frame = text_frame_head(payload.len(), b"").to_vec();
+        frame.extend_from_slice(payload.as_bytes());
+        frame
+    }
+
+    #[test]
+    fn heads_have_the_three_lengths() {
+        assert_eq!(text_frame_head(125, b"42").as_slice(), [0x81, 125, b'4', b'2']);
+        assert_eq!(text_frame_head(126, b"").as_slice(), [0x81, 126, 0, 126]);
+        assert_eq!(text_frame_head(65_535, b"").as_slice(), [0x81, 126, 255, 255]);
+        assert_eq!(text_frame_head(65_536, b"").as_slice(), [0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn frames_are_followed_through_any_partial_writes() {
+        let long = format!("42[\"message\",\"{}\"]", "x".repeat(70_000));
+        let medium = format!("43[\"{}\"]", "x".repeat(300));
+        let binary = [&[0x82, 3][..], &[1, 2, 3]].concat();
+        let frames = [
+            (text("2"), false),
+            (text("42[\"a\"]"), true),
+            (text(&medium), true),
+            (text("40{}"), false),
+            (text(&long), true),
+            (binary, true),
+            (text("1"), false),
+            (vec![0x8a, 0], false),
+            (text("451-[\"a\"]"), true),
+        ];
+        let all: Vec<u8> = frames.iter().flat_map(|(frame, _)| frame.clone()).collect();
+        let ours: usize = frames.iter().filter(|(_, ours)| *ours).map(|(frame, _)| frame.len()).sum();
+        for step in [1, 2, 3, 7, 100, 4096, all.len()] {
+            let (mut state, mut at, mut counted) = (Frames::default(), 0, 0);
+            while at < all.len() {
+                let bytes = step.min(all.len() - at);
+                counted += state.wrote(&all[at..], bytes);
+                at += bytes;
+            }
+            assert_eq!((counted, state.is_between()), (ours, true), "steps of {step}");
+        }
+        let mut state = Frames::default();
+        state.wrote(&all, 4);
+        assert!(!state.is_between());
+    }
+}
