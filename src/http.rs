@@ -1,12 +1,19 @@
 //! HTTP: every route of the public and of the admin listener.
 
-use std::sync::Arc;
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use axum::{
     Router,
-    routing::{any, get},
+    response::Response,
+    routing::{any, future::RouteFuture, get},
 };
-use http::Method;
+use futures_util::future::{Either, Ready, ready};
+use http::{Method, Request};
+use hyper::body::Incoming;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::config::Page;
@@ -20,7 +27,39 @@ pub mod page;
 use engine::Engine;
 
 /// The public listener: Socket.IO, its client library, the page.
-pub fn public(engine: Arc<Engine>, page: &Page) -> Router {
+#[must_use]
+pub fn public(engine: Arc<Engine>, page: &Page) -> Public {
+    Public { routes: routes(Arc::clone(&engine), page), engine }
+}
+
+/// The service of the public listener.
+///
+/// WebSockets go straight to the engine: they are most of the requests of a busy node, and need none of what the routes do
+/// for others (no browser asks for CORS there).
+#[derive(Clone, Debug)]
+pub struct Public {
+    engine: Arc<Engine>,
+    routes: Router,
+}
+
+impl tower::Service<Request<Incoming>> for Public {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Either<Ready<Result<Response, Infallible>>, RouteFuture<Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        tower::Service::<Request<Incoming>>::poll_ready(&mut self.routes, cx)
+    }
+
+    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
+        match engine::websocket(&self.engine, &mut request) {
+            Some(response) => Either::Left(ready(Ok(response))),
+            None => Either::Right(self.routes.call(request)),
+        }
+    }
+}
+
+fn routes(engine: Arc<Engine>, page: &Page) -> Router {
     // Open to pages of any origin, as a learner's page on another port needs it. The lesson's old clients send
     // credentials with every request, which rules out the wildcard.
     let cors = CorsLayer::new()

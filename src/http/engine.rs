@@ -123,13 +123,21 @@ impl Query {
     }
 }
 
-/// Any request to `/socket.io/`.
+/// Answers a request that asks for a WebSocket of `/socket.io/`; none for any other.
+pub(super) fn websocket<B>(engine: &Arc<Engine>, request: &mut http::Request<B>) -> Option<Response> {
+    if *request.method() != Method::GET || !matches!(request.uri().path(), "/socket.io/" | "/socket.io") {
+        return None;
+    }
+    let query = Query::parse(request.uri().query()).filter(|query| query.websocket)?;
+    Some(upgrade(engine, &query, request))
+}
+
+/// Any other request to `/socket.io/`.
 pub(super) async fn serve(State(engine): State<Arc<Engine>>, request: Request) -> Response {
     let Some(query) = Query::parse(request.uri().query()) else {
         return engine.call(request).await;
     };
     match (*request.method() == Method::GET, query.websocket, query.sid) {
-        (true, true, _) => upgrade(engine, &query, request),
         (true, false, None) => {
             let flow = Arc::new(Flow::default());
             let mut handshake = Request::new(Body::empty());
@@ -290,12 +298,12 @@ fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, Box<Response>> {
 }
 
 /// A WebSocket: a session of its own, or the one that has been polling so far.
-fn upgrade(engine: Arc<Engine>, query: &Query, mut request: Request) -> Response {
+fn upgrade<B>(engine: &Arc<Engine>, query: &Query, request: &mut http::Request<B>) -> Response {
     let accept = match accept_key(request.headers()) {
         Ok(accept) => accept,
         Err(response) => return *response,
     };
-    let upgraded = hyper::upgrade::on(&mut request);
+    let upgraded = hyper::upgrade::on(request);
     let flow = match query.sid {
         None => Arc::new(Flow::default()),
         Some(sid) => match engine.flows.get(sid) {
@@ -315,7 +323,7 @@ fn upgrade(engine: Arc<Engine>, query: &Query, mut request: Request) -> Response
     // From now on, or nearly: what is still polled meanwhile counts as if it were framed, which is a few bytes off until
     // the queue is empty. Should the upgrade fail, the library ends the session.
     flow.set_websocket();
-    let lifecycle = engine.lifecycle.clone();
+    let (engine, lifecycle) = (Arc::clone(engine), engine.lifecycle.clone());
     lifecycle.spawn(async move {
         let Ok(Ok(upgraded)) = tokio::time::timeout(engine.handshake, upgraded).await else { return };
         let Ok(parts) = upgraded.downcast::<TokioIo<Wire>>() else {

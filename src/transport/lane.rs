@@ -132,10 +132,11 @@ impl Frames {
 /// an attachment, and no heartbeat, handshake or end of the library's own.
 fn frame(buffer: &[u8]) -> (usize, bool) {
     let (head, payload) = match *buffer {
-        [_, short @ 0..126, ..] => (2, usize::from(short)),
+        [_, short @ ..=125, ..] => (2, usize::from(short)),
         [_, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([high, low]))),
-        [_, 127, a, b, c, d, e, f, g, h, ..] => {
-            (10, usize::try_from(u64::from_be_bytes([a, b, c, d, e, f, g, h])).unwrap_or(usize::MAX - 10))
+        [_, 127, ref rest @ ..] if rest.len() >= 8 => {
+            let length = rest.first_chunk().copied().map_or(0, u64::from_be_bytes);
+            (10, usize::try_from(length).unwrap_or(usize::MAX - 10))
         }
         // Not what the library writes: whole frames. Then nothing is ever put between.
         _ => return (buffer.len().max(1), false),
@@ -148,6 +149,7 @@ fn frame(buffer: &[u8]) -> (usize, bool) {
 }
 
 /// The head of a text frame of `payload` bytes, followed by the payload's own `start`.
+#[must_use]
 pub fn text_frame_head(payload: usize, start: &[u8]) -> smallvec::SmallVec<[u8; 32]> {
     let mut head = smallvec::SmallVec::new();
     head.push(0x81);

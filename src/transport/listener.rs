@@ -1,13 +1,16 @@
 //! The accept loop of one address: socket options, header time-outs, an orderly end.
 
 use std::{
+    convert::Infallible,
     io,
     net::{SocketAddr, TcpListener as StdListener},
     sync::Arc,
     time::Duration,
 };
 
-use axum::Router;
+use axum::response::Response;
+use http::Request;
+use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -63,16 +66,19 @@ pub fn bind(address: SocketAddr, options: ListenOptions) -> io::Result<TcpListen
     TcpListener::from_std(StdListener::from(socket))
 }
 
-/// Serves `router` on `listener` until `stop`; then no more is accepted, requests under way are finished, and idle
+/// Serves `service` on `listener` until `stop`; then no more is accepted, requests under way are finished, and idle
 /// connections are closed. Connections that became WebSockets are no concern of this function any more.
-pub async fn serve(
+pub async fn serve<S>(
     listener: TcpListener,
     options: ListenOptions,
-    router: Router,
+    service: S,
     context: Arc<WireContext>,
     open: IntGauge,
     stop: CancellationToken,
-) {
+) where
+    S: tower::Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
     let connections = TaskTracker::new();
     let mut accept_fails = false;
     loop {
@@ -99,7 +105,7 @@ pub async fn serve(
             }
         };
         open.inc();
-        let service = TowerToHyperService::new(router.clone());
+        let service = TowerToHyperService::new(service.clone());
         let wire = TokioIo::new(Wire::new(stream, Arc::clone(&context)));
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
