@@ -60,7 +60,7 @@ impl Lane {
     /// Writes a frame, in two pieces, if no other is under way.
     pub(super) fn send(&mut self, head: &[u8], body: &[u8]) -> Sent {
         let Some(way) = &self.way else { return Sent::Not };
-        if !self.frames.is_between() || self.has_rest() {
+        if !self.frames.may_be_joined() || self.has_rest() {
             return Sent::Not;
         }
         match way.stream.try_write_vectored(&[IoSlice::new(head), IoSlice::new(body)]) {
@@ -104,33 +104,51 @@ impl Lane {
 struct Frames {
     /// Bytes of the frame under way that are not written yet.
     left: usize,
-    /// Whether it carries what duet sent.
-    ours: bool,
+    /// What it carries.
+    kind: Kind,
+    /// CONNECT has been answered: nothing of duet's may come before that.
+    connected: bool,
+}
+
+/// What a frame carries.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// An event, an acknowledgement or an attachment.
+    Ours,
+    /// The answer to CONNECT.
+    Connect,
+    /// A heartbeat, a handshake, an end.
+    #[default]
+    Other,
 }
 
 impl Frames {
-    fn is_between(&self) -> bool {
-        self.left == 0
+    /// Whether a frame of duet's may be written here and now.
+    fn may_be_joined(&self) -> bool {
+        self.left == 0 && self.connected
     }
 
     fn wrote(&mut self, buffer: &[u8], bytes: usize) -> usize {
         let (mut at, mut ours) = (0, 0);
         while at < bytes {
             if self.left == 0 {
-                (self.left, self.ours) = frame(&buffer[at..]);
+                (self.left, self.kind) = frame(&buffer[at..]);
             }
             let step = self.left.min(bytes - at);
             at += step;
             self.left -= step;
-            ours += if self.ours { step } else { 0 };
+            match self.kind {
+                Kind::Ours => ours += step,
+                Kind::Connect if self.left == 0 => self.connected = true,
+                Kind::Connect | Kind::Other => {}
+            }
         }
         ours
     }
 }
 
-/// Length of the frame that `buffer` starts with, and whether it carries what duet sent: an event, an acknowledgement or
-/// an attachment, and no heartbeat, handshake or end of the library's own.
-fn frame(buffer: &[u8]) -> (usize, bool) {
+/// Length of the frame that `buffer` starts with, and what it carries.
+fn frame(buffer: &[u8]) -> (usize, Kind) {
     let (head, payload) = match *buffer {
         [_, short @ ..=125, ..] => (2, usize::from(short)),
         [_, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([high, low]))),
@@ -139,13 +157,14 @@ fn frame(buffer: &[u8]) -> (usize, bool) {
             (10, usize::try_from(length).unwrap_or(usize::MAX - 10))
         }
         // Not what the library writes: whole frames. Then nothing is ever put between.
-        _ => return (buffer.len().max(1), false),
+        _ => return (buffer.len().max(1), Kind::Other),
     };
-    let ours = match buffer[0] & 0x0f {
-        0x1 => matches!(buffer.get(head..head + 2), Some([b'4', b'2' | b'3' | b'5' | b'6'])),
-        opcode => opcode == 0x2,
+    let kind = match (buffer[0] & 0x0f, buffer.get(head..head + 2)) {
+        (0x1, Some([b'4', b'2' | b'3' | b'5' | b'6'])) | (0x2, _) => Kind::Ours,
+        (0x1, Some(b"40")) => Kind::Connect,
+        _ => Kind::Other,
     };
-    (head + payload, ours)
+    (head + payload, kind)
 }
 
 /// The head of a text frame of `payload` bytes, followed by the payload's own `start`.
@@ -211,10 +230,21 @@ mod tests {
                 counted += state.wrote(&all[at..], bytes);
                 at += bytes;
             }
-            assert_eq!((counted, state.is_between()), (ours, true), "steps of {step}");
+            assert_eq!((counted, state.may_be_joined()), (ours, true), "steps of {step}");
         }
+    }
+
+    #[test]
+    fn nothing_comes_before_connect_is_answered_or_within_a_frame() {
+        let all = [text("0{}"), text("2"), text("40{}"), text("2")].concat();
         let mut state = Frames::default();
-        state.wrote(&all, 4);
-        assert!(!state.is_between());
+        let mut joined = Vec::new();
+        for at in 0..all.len() {
+            state.wrote(&all[at..], 1);
+            joined.push(state.may_be_joined());
+        }
+        let first = joined.iter().position(|joined| *joined).expect("joined at last");
+        assert_eq!(first, text("0{}").len() + text("2").len() + text("40{}").len() - 1);
+        assert_eq!(joined[first..], [true, false, false, true]);
     }
 }
