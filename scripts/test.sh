@@ -9,7 +9,8 @@ step "what the tests need"
 need=()
 command -v chromium >/dev/null || need+=(chromium)
 fc-list 2>/dev/null | grep -qi 'cjk' || need+=(fontconfig fonts-noto-cjk)
-command -v zbarimg >/dev/null || need+=(zbar-tools)
+command -v curl >/dev/null || need+=(curl)
+command -v kill >/dev/null && [ -x /bin/kill ] || need+=(procps)
 command -v cc >/dev/null || need+=(build-essential)
 if ((${#need[@]})); then
   sudo=()
