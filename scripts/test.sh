@@ -30,13 +30,13 @@ cargo test --workspace --locked
 
 step "the release build"
 cargo build --release --workspace --locked
-export DUET_BIN="$PWD/target/release/duet"
+binary="$PWD/target/release/duet"
 
 step "official clients"
-(cd tests/clients && npm ci --silent && node --test)
+(cd tests/clients && npm ci --silent && DUET_BIN="$binary" node --test)
 
 step "the page in Chromium"
-(cd tests/browser && npm ci --silent && node --test)
+(cd tests/browser && npm ci --silent && DUET_BIN="$binary" node --test)
 
 step "a build without npm"
 scripts/test-without-npm.sh
