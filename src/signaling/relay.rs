@@ -14,7 +14,7 @@ use super::{
     Attachments, Signaling, Undelivered,
     inbox::Event,
     reply,
-    session::{Link, Seat, Session, seat_in},
+    session::{Seat, Session, seat_in},
 };
 use crate::{
     id::RoomName,
@@ -130,7 +130,7 @@ impl Signaling {
                 None => &seats[..],
             };
             let mut outcome = RelayResult::NoPeer;
-            for link in links.iter().filter_map(Seat::reach) {
+            for link in links.iter().filter_map(|seat: &Seat| seat.link.as_ref()) {
                 let Some(other) = link.session.upgrade() else { continue };
                 match self.send(&other, parcel.packet()) {
                     Ok(()) => {
@@ -188,12 +188,5 @@ impl Signaling {
             let _ = tokio::time::timeout(longest, caught_up).await;
             drop(pause);
         });
-    }
-}
-
-impl Seat {
-    /// The peer that can be reached through this seat.
-    fn reach(&self) -> Option<&Link> {
-        self.link.as_ref()
     }
 }
