@@ -21,6 +21,8 @@ pub struct Settings {
     pub admin: Admin,
     /// What nodes share.
     pub redis: Redis,
+    /// How nodes are one service.
+    pub cluster: Cluster,
     /// What the lesson's clients expect.
     pub compat: Compat,
     /// The page at `/` and `/NAME`.
@@ -57,6 +59,32 @@ pub struct Admin {
 pub struct Redis {
     /// `DUET_REDIS__URL`: empty for one node.
     pub url: String,
+    /// `DUET_REDIS__PREFIX`: what the names of all keys and channels begin with.
+    pub prefix: String,
+    /// `DUET_REDIS__CA_FILE`: certificates (PEM) that the server's is checked against; empty for the system's.
+    pub ca_file: PathBuf,
+    /// `DUET_REDIS__CERT_FILE`: this node's own certificate (PEM), for a server that asks for one.
+    pub cert_file: PathBuf,
+    /// `DUET_REDIS__KEY_FILE`: the key to it (PEM).
+    pub key_file: PathBuf,
+}
+
+/// `[cluster]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    /// `DUET_CLUSTER__LEASE`: how long a node's seats stand without a word from it. The same on all nodes.
+    #[serde(with = "humantime_serde")]
+    pub lease: Duration,
+    /// `DUET_CLUSTER__RENEW`: how often it says that word.
+    #[serde(with = "humantime_serde")]
+    pub renew: Duration,
+    /// `DUET_CLUSTER__PATIENCE`: how long a request waits for Redis, or for another node, before it is refused.
+    #[serde(with = "humantime_serde")]
+    pub patience: Duration,
+    /// `DUET_CLUSTER__KEEP_PAIRS`: whether two peers of this node go on talking when it is out of Redis' reach for longer
+    /// than its lease.
+    pub keep_pairs: bool,
 }
 
 /// `[compat]`
@@ -219,10 +247,28 @@ impl Settings {
     fn validate(&self) -> Result<(), BadSettings> {
         let require = |holds: bool, complaint: &str| if holds { Ok(()) } else { Err(BadSettings(complaint.into())) };
         require(self.server.backlog > 0, "server.backlog: must be at least 1")?;
+        let prefix = &self.redis.prefix;
         require(
-            self.redis.url.is_empty(),
-            "redis.url: this build serves one node and keeps its rooms in the process; leave it empty",
+            (1..=32).contains(&prefix.len())
+                && prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b)),
+            "redis.prefix: must be 1 to 32 of the characters A-Z a-z 0-9 - _ . :",
         )?;
+        require(
+            self.redis.cert_file.as_os_str().is_empty() == self.redis.key_file.as_os_str().is_empty(),
+            "redis.cert_file and redis.key_file: give both or neither",
+        )?;
+        let cluster = &self.cluster;
+        for (name, value, least, most) in [
+            ("lease", cluster.lease, Duration::from_secs(1), Duration::from_mins(5)),
+            ("renew", cluster.renew, Duration::from_millis(50), Duration::from_mins(1)),
+            ("patience", cluster.patience, Duration::from_millis(100), Duration::from_mins(1)),
+        ] {
+            require(
+                (least..=most).contains(&value),
+                &format!("cluster.{name}: must be between {least:?} and {most:?}"),
+            )?;
+        }
+        require(cluster.renew * 4 <= cluster.lease, "cluster.renew: must be at most a quarter of cluster.lease")?;
         require(
             self.page.directory.as_os_str().is_empty() || self.page.directory.join("index.html").is_file(),
             "page.directory: no index.html there",
@@ -345,7 +391,11 @@ mod tests {
             ("DUET_LOG__LEVEL", "loud", "loud"),
             ("DUET_LOG__FORMAT", "xml", "format"),
             ("DUET_PAGE__DIRECTORY", "/nowhere/at/all", "page.directory"),
-            ("DUET_REDIS__URL", "redis://somewhere", "redis.url"),
+            ("DUET_REDIS__PREFIX", "a b", "redis.prefix"),
+            ("DUET_REDIS__CERT_FILE", "/x.pem", "redis.cert_file"),
+            ("DUET_CLUSTER__LEASE", "1ms", "cluster.lease"),
+            ("DUET_CLUSTER__RENEW", "3s", "cluster.renew"),
+            ("DUET_CLUSTER__PATIENCE", "1h", "cluster.patience"),
         ] {
             let error = load(&[(key, value)]).expect_err(key).to_string();
             assert!(error.contains(says) && !error.contains('\n'), "{key}={value}: {error}");

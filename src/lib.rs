@@ -18,7 +18,10 @@
 //! Reading order: [`protocol`] (what is said), [`rooms`] (who may say it to whom), [`signaling`] (what happens on each
 //! event), [`transport`] (how bytes come and go), [`http`] (how they get here), [`node`] (how it fits together).
 
+pub mod adapter;
+pub mod cluster;
 pub mod config;
+pub mod exchange;
 pub mod http;
 pub mod id;
 pub mod lifecycle;

@@ -36,6 +36,10 @@ fn main() -> ExitCode {
             return BAD_SETTINGS.into();
         }
     };
+    if let Err(error) = Node::check(&settings) {
+        eprintln!("duet: {error}");
+        return BAD_SETTINGS.into();
+    }
     if arguments.check_config {
         #[expect(clippy::print_stdout, reason = "it is what was asked for")]
         {

@@ -6,7 +6,8 @@
 use std::{sync::LazyLock, time::Duration};
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    core::Collector,
 };
 
 use crate::protocol::{ByeReason, Code, Request};
@@ -14,7 +15,9 @@ use crate::protocol::{ByeReason, Code, Request};
 /// From what one relay costs when all goes well to what nobody should wait.
 const RELAY_BUCKETS: &[f64] =
     &[0.000_005, 0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.05, 0.25, 1.0];
-/// As above, with the round trips a join may need.
+/// One round trip, from a good one to one that is given up.
+const REDIS_BUCKETS: &[f64] = &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0];
+/// As above, with all that a node has to do for it.
 const JOIN_BUCKETS: &[f64] =
     &[0.000_01, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5];
 
@@ -51,6 +54,45 @@ pub enum JoinResult {
     Refused,
 }
 
+/// What is asked of Redis, as `duet_redis_duration_seconds` counts it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RedisOperation {
+    /// A node comes, or comes back.
+    Enter,
+    /// A lease is renewed.
+    Renew,
+    /// A seat is asked for.
+    Join,
+    /// A seat is given up.
+    Leave,
+    /// Seats are asserted after Redis came back as another.
+    Assert,
+    /// Seats of leases that ended are freed.
+    Sweep,
+    /// A node goes.
+    Quit,
+}
+
+impl RedisOperation {
+    /// Every operation.
+    pub const ALL: [Self; 7] =
+        [Self::Enter, Self::Renew, Self::Join, Self::Leave, Self::Assert, Self::Sweep, Self::Quit];
+
+    /// Its name in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Enter => "enter",
+            Self::Renew => "renew",
+            Self::Join => "join",
+            Self::Leave => "leave",
+            Self::Assert => "assert",
+            Self::Sweep => "sweep",
+            Self::Quit => "quit",
+        }
+    }
+}
+
 /// How a relay ended, as `duet_relays_total` counts it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RelayResult {
@@ -60,6 +102,8 @@ pub enum RelayResult {
     NoPeer,
     /// The other peer took its messages too slowly.
     PeerTooSlow,
+    /// The other peer's node, or the way to it, did not answer.
+    Unavailable,
 }
 
 /// Why a socket was closed, as `duet_sockets_closed_total` counts it.
@@ -93,6 +137,36 @@ pub struct Metrics {
     pub local_relays: Family<RelayResult>,
     /// Seconds from an event's arrival to the other peer's queue, on one node.
     pub local_relay_seconds: Histogram,
+    /// Relays to peers of other nodes.
+    pub remote_relays: Family<RelayResult>,
+    /// Seconds from an event's arrival to the other node's receipt, where a client waits for it.
+    pub remote_relay_seconds: Histogram,
+    /// 1 while every primary of Redis can be reached.
+    pub redis_up: IntGauge,
+    /// Seconds of each operation on Redis.
+    redis_seconds: Vec<Histogram>,
+    /// Scripts that Redis did not know, and was sent whole.
+    pub script_loads: IntCounter,
+    /// Leases of this node that stand: one, or one a partition of a Redis Cluster.
+    pub leases: IntGauge,
+    /// Nodes that hold leases, this one included.
+    pub nodes: IntGauge,
+    /// Nodes whose leases ended without a word.
+    pub nodes_lost: IntCounter,
+    /// Seats freed of leases that ended.
+    pub seats_reaped: IntCounter,
+    /// Seats of this node's own peers that it could not prove.
+    pub seats_lost: IntCounter,
+    /// Requests for a seat refused because Redis could not be asked, or could not tell yet.
+    pub recovery_refusals: IntCounter,
+    /// Seconds that a message of this node to itself takes by way of Redis.
+    pub relay_lag_seconds: Histogram,
+    /// Messages between nodes sent again.
+    pub bus_resends: IntCounter,
+    /// Messages between nodes refused because too many waited.
+    pub bus_overflows: IntCounter,
+    /// Bytes that wait for other nodes' receipts.
+    pub bus_waiting_bytes: IntGauge,
     /// Requests refused.
     refusals: IntCounterVec,
     /// `log` events not sent to a client that is behind.
@@ -125,6 +199,32 @@ impl Metrics {
             "Relays, by scope (local: within this node) and result.",
             &["scope", "result"],
         )?;
+        let relay_results = |scope: &str| {
+            Family(
+                [
+                    (RelayResult::Delivered, "delivered"),
+                    (RelayResult::NoPeer, "no_peer"),
+                    (RelayResult::PeerTooSlow, "peer_too_slow"),
+                    (RelayResult::Unavailable, "unavailable"),
+                ]
+                .into_iter()
+                .map(|(key, label)| (key, relays.with_label_values(&[scope, label])))
+                .collect(),
+            )
+        };
+        let relay_seconds = made.histograms(
+            "duet_relay_duration_seconds",
+            "From an event's arrival to the queue of the other peer (remote: to the receipt of its node, when a client \
+             waits for it).",
+            RELAY_BUCKETS,
+            "scope",
+        )?;
+        let redis_seconds = made.histograms(
+            "duet_redis_duration_seconds",
+            "Operations on Redis, a round trip each.",
+            REDIS_BUCKETS,
+            "operation",
+        )?;
         let by_reason = || ByeReason::ALL.map(|reason| (reason, reason.name()));
         let metrics = Self {
             http_connections: made
@@ -155,22 +255,34 @@ impl Metrics {
                 JOIN_BUCKETS,
             )?,
             leaves: Family::new(&leaves, by_reason()),
-            local_relays: Family(
-                [
-                    (RelayResult::Delivered, "delivered"),
-                    (RelayResult::NoPeer, "no_peer"),
-                    (RelayResult::PeerTooSlow, "peer_too_slow"),
-                ]
-                .into_iter()
-                .map(|(key, label)| (key, relays.with_label_values(&["local", label])))
+            local_relays: relay_results("local"),
+            local_relay_seconds: relay_seconds.with_label_values(&["local"]),
+            remote_relays: relay_results("remote"),
+            remote_relay_seconds: relay_seconds.with_label_values(&["remote"]),
+            redis_up: made.gauge("duet_redis_up", "1 while every primary of Redis can be reached.")?,
+            redis_seconds: RedisOperation::ALL
+                .iter()
+                .map(|operation| redis_seconds.with_label_values(&[operation.name()]))
                 .collect(),
-            ),
-            local_relay_seconds: made.histogram_of(
-                "duet_relay_duration_seconds",
-                "From an event's arrival to the queue of the other peer.",
-                RELAY_BUCKETS,
-                ("scope", "local"),
+            script_loads: made.counter("duet_redis_script_loads_total", "Scripts that Redis did not know.")?,
+            leases: made.gauge("duet_leases", "Leases of this node that stand, one a partition.")?,
+            nodes: made.gauge("duet_nodes", "Nodes that hold leases, as this one sees it.")?,
+            nodes_lost: made.counter("duet_nodes_lost_total", "Nodes seen to go, in order or not.")?,
+            seats_reaped: made.counter("duet_seats_reaped_total", "Seats freed by this node of leases that ended.")?,
+            seats_lost: made.counter("duet_seats_lost_total", "Seats of this node's peers that it could not prove.")?,
+            recovery_refusals: made.counter(
+                "duet_recovery_refusals_total",
+                "Requests for a seat refused because Redis could not be asked, or could not tell yet.",
             )?,
+            relay_lag_seconds: made.histogram(
+                "duet_relay_lag_seconds",
+                "How long a message of this node to itself takes by way of Redis.",
+                REDIS_BUCKETS,
+            )?,
+            bus_resends: made.counter("duet_bus_resends_total", "Messages between nodes sent again.")?,
+            bus_overflows: made
+                .counter("duet_bus_overflows_total", "Messages to other nodes refused because too many waited.")?,
+            bus_waiting_bytes: made.gauge("duet_bus_waiting_bytes", "What waits for receipts of other nodes.")?,
             refusals: made.counters(
                 "duet_refusals_total",
                 "Requests refused, by event and code.",
@@ -206,6 +318,13 @@ impl Metrics {
     pub fn socket_opened(&self, websocket: bool) {
         self.sockets.inc();
         self.sockets_opened.with_label_values(&[if websocket { "websocket" } else { "polling" }]).inc();
+    }
+
+    /// Seconds of one operation on Redis.
+    #[must_use]
+    pub fn redis_seconds(&self, operation: RedisOperation) -> &Histogram {
+        // In the order of their declaration.
+        &self.redis_seconds[operation as usize]
     }
 
     /// Records a duration.
@@ -251,16 +370,8 @@ impl Made<'_> {
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
         self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?)
     }
-    fn histogram_of(
-        &self,
-        name: &str,
-        help: &str,
-        buckets: &[f64],
-        label: (&str, &str),
-    ) -> prometheus::Result<Histogram> {
-        self.register(Histogram::with_opts(
-            HistogramOpts::new(name, help).buckets(buckets.to_vec()).const_label(label.0, label.1),
-        )?)
+    fn histograms(&self, name: &str, help: &str, buckets: &[f64], label: &str) -> prometheus::Result<HistogramVec> {
+        self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &[label])?)
     }
 }
 

@@ -8,12 +8,18 @@ use socketioxide::{ParserConfig, SocketIo};
 use tokio::task::JoinHandle;
 
 use crate::{
+    adapter::{AdapterState, OutletSlot},
+    cluster::{
+        Cluster,
+        topology::{BadRedis, Deployment},
+    },
     config::Settings,
+    exchange::{Addressee, Post},
     http::{self, admin::Admin, client_library, engine::Engine},
     id::NodeId,
     lifecycle::Lifecycle,
     metrics::Metrics,
-    rooms::memory::MemoryRegistry,
+    rooms::{Registry, memory::MemoryRegistry},
     signaling::{Parts, Signaling},
     transport::{
         listener::{self, ListenOptions},
@@ -36,16 +42,26 @@ pub struct Node {
     pub admin: SocketAddr,
     lifecycle: Lifecycle,
     signaling: Arc<Signaling>,
+    cluster: Option<Cluster>,
     drain: Duration,
     listeners: Vec<JoinHandle<()>>,
 }
 
 impl Node {
-    /// Builds and starts a node. When this returns, it is ready.
+    /// Checks what can only be checked by the parts that use it: files that are named, the form of an address.
+    ///
+    /// # Errors
+    /// One line that names the setting.
+    pub fn check(settings: &Settings) -> Result<(), BadRedis> {
+        if settings.redis.url.is_empty() { Ok(()) } else { Deployment::parse(&settings.redis).map(drop) }
+    }
+
+    /// Builds and starts a node. When this returns, it can be reached; alone it is also ready, with others as soon as
+    /// they know of it.
     ///
     /// # Errors
     /// A port that cannot be bound, or parts that do not fit together.
-    #[expect(clippy::unused_async, reason = "a node that shares rooms with others has to wait for them")]
+    #[expect(clippy::unused_async, reason = "it has to be called where tasks can be spawned")]
     pub async fn start(settings: Settings) -> anyhow::Result<Self> {
         let metrics = Metrics::new()?;
         let lifecycle = Lifecycle::default();
@@ -53,10 +69,25 @@ impl Node {
         let timeouts = &settings.timeouts;
         let limits = &settings.limits;
 
+        let node = NodeId::random();
+        let cluster = match settings.redis.url.as_str() {
+            "" => None,
+            _ => {
+                let deployment = Deployment::parse(&settings.redis)?;
+                Some(Cluster::new(deployment, &settings.redis, &settings.cluster, node, &metrics, &lifecycle))
+            }
+        };
+        let (registry, post): (Arc<dyn Registry>, Option<Arc<dyn Post>>) = match &cluster {
+            None => (Arc::new(MemoryRegistry::default()), None),
+            Some(cluster) => (cluster.registry.clone(), Some(cluster.bus.clone())),
+        };
+        let outlet = Arc::new(OutletSlot::default());
         let signaling = Signaling::new(
-            Arc::new(MemoryRegistry::default()),
+            registry,
             Parts {
-                node: NodeId::random(),
+                node,
+                post,
+                outlet: Arc::clone(&outlet),
                 compat: settings.compat.clone(),
                 limits: limits.clone(),
                 timeouts: timeouts.clone(),
@@ -81,7 +112,7 @@ impl Node {
             .ws_max_frame_size(limits.message_bytes)
             .ws_read_buffer_size(WEBSOCKET_READ_BUFFER)
             .max_buffer_size(QUEUED_PACKETS)
-            .with_adapter(signaling.outlet_slot())
+            .with_adapter(AdapterState { slot: outlet, driver: cluster.as_ref().map(|cluster| cluster.driver.clone()) })
             .build_svc();
         signaling.attach(&io);
 
@@ -137,8 +168,12 @@ impl Node {
                 "built without the Socket.IO client library (npm was missing): /socket.io/socket.io.js is not served"
             );
         }
+        if let Some(cluster) = &cluster {
+            let addressee: Arc<dyn Addressee> = signaling.clone();
+            cluster.run(&lifecycle, &Arc::downgrade(&addressee));
+        }
         drop(starting);
-        Ok(Self { public, admin, lifecycle, signaling, drain: timeouts.drain, listeners })
+        Ok(Self { public, admin, lifecycle, signaling, cluster, drain: timeouts.drain, listeners })
     }
 
     /// Drains and ends the node, within the time that the settings give.
@@ -149,6 +184,9 @@ impl Node {
         let drained = async {
             // Half for saying good-bye; the rest for those that are slow to hear it.
             self.signaling.drain(self.drain / 2).await;
+            if let Some(cluster) = &self.cluster {
+                cluster.quit().await;
+            }
             self.lifecycle.stopped().await;
             for listener in self.listeners {
                 let _ = listener.await;

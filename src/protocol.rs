@@ -186,12 +186,21 @@ pub enum ByeReason {
     ProtocolError,
     /// Its node shut down.
     NodeShutdown,
+    /// Its node does not answer any more, or cannot prove that the peer still sits there.
+    NodeLost,
 }
 
 impl ByeReason {
     /// Every reason, in the order of the documentation.
-    pub const ALL: [Self; 6] =
-        [Self::Left, Self::Disconnected, Self::TimedOut, Self::TooSlow, Self::ProtocolError, Self::NodeShutdown];
+    pub const ALL: [Self; 7] = [
+        Self::Left,
+        Self::Disconnected,
+        Self::TimedOut,
+        Self::TooSlow,
+        Self::ProtocolError,
+        Self::NodeShutdown,
+        Self::NodeLost,
+    ];
 
     /// Its name on the wire and in metrics.
     #[must_use]
@@ -203,6 +212,7 @@ impl ByeReason {
             Self::TooSlow => "too_slow",
             Self::ProtocolError => "protocol_error",
             Self::NodeShutdown => "node_shutdown",
+            Self::NodeLost => "node_lost",
         }
     }
 }

@@ -55,6 +55,8 @@ pub enum LeaveOutcome {
     Left(Option<Occupant>),
     /// It held no seat there: nothing changed.
     NotSeated,
+    /// Its seat will be free as soon as the registry can be reached; nothing more is to be done for that.
+    Deferred,
 }
 
 /// How much is kept, for metrics. A gauge of this registry alone, not of the cluster.

@@ -1,7 +1,7 @@
 //! What happens on an event: one table, and the state all events share.
 //!
 //! Reading order: [`session`] (one socket's seats), [`inbox`] (one socket's events, in order), [`join`], [`leave`],
-//! [`relay`] (one event family each), [`outlet`] (the way out to a socket).
+//! [`relay`] (one event family each), [`wire`] (packets as bytes).
 //!
 //! The library spawns a task for each event, so that two events of one socket can overtake each other. Here every event
 //! is taken in the library's own read loop and put through the socket's inbox: what needs no waiting is done at once,
@@ -30,24 +30,25 @@ use socketioxide::{
 use socketioxide_core::{Str, Value, packet::Packet};
 
 use crate::{
+    adapter::{Outlet, OutletSlot, Switchboard, Undelivered},
     config::{Addresses, Compat, Limits, Timeouts},
-    id::{Generation, NodeId, PeerId},
+    exchange::{Addressee, Content, Delivery, Letter, Post},
+    id::{Generation, NodeId, PeerId, RoomName},
     lifecycle::Lifecycle,
     metrics::Metrics,
     protocol::{self, ByeReason, Code, Refusal, Request, reply},
-    rooms::Registry,
+    rooms::{Occupant, Registry},
     transport::{flow::Flow, lane::Sent},
 };
 
 pub mod inbox;
 pub mod join;
 pub mod leave;
-pub mod outlet;
 pub mod relay;
 pub mod session;
+pub mod wire;
 
 use inbox::{Event, Item};
-use outlet::{Outlet, OutletSlot, Switchboard};
 use session::Session;
 
 /// A `log` event is not worth making a client fall further behind than this.
@@ -77,6 +78,9 @@ pub struct Signaling {
     connected: Mutex<HashMap<Generation, Weak<Session>>>,
     outlet: Arc<OutletSlot>,
     io: OnceLock<Io>,
+    /// To other nodes; none when this one is alone.
+    post: Option<Arc<dyn Post>>,
+    this: Weak<Self>,
 }
 
 impl std::fmt::Debug for Signaling {
@@ -85,20 +89,14 @@ impl std::fmt::Debug for Signaling {
     }
 }
 
-/// What a message was not delivered for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Undelivered {
-    /// The socket is gone, or going.
-    Gone,
-    /// Too much waits for it already.
-    TooSlow,
-}
-
 /// What [`Signaling::new`] needs.
-#[derive(Debug)]
 pub struct Parts {
     /// This node.
     pub node: NodeId,
+    /// To other nodes; none when this one is alone.
+    pub post: Option<Arc<dyn Post>>,
+    /// Where the Socket.IO server puts its way out.
+    pub outlet: Arc<OutletSlot>,
     /// `[compat]`
     pub compat: Compat,
     /// `[limits]`
@@ -115,7 +113,7 @@ impl Signaling {
     /// The shared state, not yet reachable by any socket.
     #[must_use]
     pub fn new(registry: Arc<dyn Registry>, parts: Parts) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new_cyclic(|this| Self {
             registry,
             metrics: parts.metrics,
             lifecycle: parts.lifecycle,
@@ -127,15 +125,11 @@ impl Signaling {
             generations: AtomicU64::new(1),
             seated: Mutex::default(),
             connected: Mutex::default(),
-            outlet: Arc::default(),
+            outlet: parts.outlet,
             io: OnceLock::new(),
+            post: parts.post,
+            this: Weak::clone(this),
         })
-    }
-
-    /// Where the adapter of the Socket.IO server has to be put.
-    #[must_use]
-    pub fn outlet_slot(&self) -> Arc<OutletSlot> {
-        Arc::clone(&self.outlet)
     }
 
     /// Takes over the root namespace of `io`.
@@ -258,7 +252,7 @@ impl Signaling {
             return Err(Undelivered::Gone);
         }
         let flow = to.flow();
-        if let Some((head, text)) = outlet::frame(&packet) {
+        if let Some((head, text)) = wire::frame(&packet) {
             match flow.send(&head, text.as_bytes()) {
                 Sent::Whole => return Ok(()),
                 Sent::Partly(_) => {
@@ -274,7 +268,7 @@ impl Signaling {
                 Sent::Not => {}
             }
         }
-        let bytes = outlet::wire_bytes(&packet, to.is_eio3(), flow.is_websocket());
+        let bytes = wire::wire_bytes(&packet, to.is_eio3(), flow.is_websocket());
         flow.queue(bytes, self.limits.outbound_bytes).map_err(|_| Undelivered::TooSlow)?;
         self.outlet.send(to.id(), packet).inspect_err(|_| flow.unqueue(bytes))
     }
@@ -284,22 +278,27 @@ impl Signaling {
     ///
     /// Never does anything about seats itself: it is called by those who hold a lock on them.
     fn evict(self: &Arc<Self>, session: &Arc<Session>) {
+        let refusal = Refusal::new(Code::TooSlow, "too much waits for this socket; it is being closed");
+        self.close_with(session, Request::Message, &refusal, ByeReason::TooSlow);
+    }
+
+    /// Closes a socket and tells it why.
+    fn close_with(self: &Arc<Self>, session: &Arc<Session>, request: Request, refusal: &Refusal, reason: ByeReason) {
         if !session.start_closing() {
             return;
         }
-        let refusal = Refusal::new(Code::TooSlow, "too much waits for this socket; it is being closed");
         self.metrics.refused(None, refusal.code);
-        let array = reply::rejected(Request::Message.name(), &refusal);
+        let array = reply::rejected(request.name(), refusal);
         let packet = Packet::event("/", Value::Str(Str::from(array), None));
         // The last thing in its queue, past any bound.
-        let bytes = outlet::wire_bytes(&packet, session.is_eio3(), session.flow().is_websocket());
+        let bytes = wire::wire_bytes(&packet, session.is_eio3(), session.flow().is_websocket());
         let _ = session.flow().queue(bytes, usize::MAX);
         if self.outlet.send(session.id(), packet).is_err() {
             session.flow().unqueue(bytes);
         }
         let (signaling, session) = (Arc::clone(self), Arc::clone(session));
         self.lifecycle.spawn(async move {
-            signaling.take(&session, Item::Gone(ByeReason::TooSlow));
+            signaling.take(&session, Item::Gone(reason));
             signaling.end(&session).await;
         });
     }
@@ -362,6 +361,18 @@ impl Signaling {
         lock(&self.seated).get(&peer).and_then(Weak::upgrade)
     }
 
+    /// The session of that occupant, if it is one of this node.
+    fn session_of(&self, occupant: Occupant) -> Option<Arc<Session>> {
+        self.seated_session(occupant.peer).filter(|session| session.occupant() == occupant)
+    }
+
+    /// Sends a letter for which nobody waits.
+    fn send_letter(&self, room: &RoomName, from: Occupant, to: Occupant, content: Content) {
+        if let Some(post) = &self.post {
+            post.send(&Letter { room: room.clone(), from, to, content }, false, None);
+        }
+    }
+
     fn connect(self: &Arc<Self>, socket: &Socket) -> Result<(), &'static str> {
         let Some(flow) = socket.req_parts().extensions.get::<Arc<Flow>>() else {
             return Err("this connection did not come by duet's listener");
@@ -378,6 +389,70 @@ impl Signaling {
         socket.on_fallback(entry.clone());
         socket.on_disconnect(entry);
         Ok(())
+    }
+}
+
+impl Addressee for Signaling {
+    fn deliver(&self, letter: Letter) -> Delivery {
+        let Some(this) = self.this.upgrade() else { return Delivery::Unavailable };
+        let Letter { room, from, to, content } = letter;
+        let Some(session) = self.session_of(to) else { return Delivery::NoPeer };
+        match content {
+            Content::Event { array, attachments } => {
+                let attachments = (!attachments.is_empty()).then(|| attachments.into());
+                let packet = Packet::event("/", Value::Str(array, attachments));
+                match self.hand_over(&session, &room, from, packet) {
+                    Ok(()) => {
+                        this.pace_elsewhere(from, &room, &session);
+                        Delivery::Delivered
+                    }
+                    Err(Undelivered::Gone) => Delivery::NoPeer,
+                    Err(Undelivered::TooSlow) => {
+                        this.evict(&session);
+                        Delivery::TooSlow
+                    }
+                }
+            }
+            Content::Arrived => {
+                this.arrived_elsewhere(&session, &room, from);
+                Delivery::Delivered
+            }
+            Content::Departed(reason) => {
+                this.departed(&session, &room, from, reason);
+                Delivery::Delivered
+            }
+            Content::Pace(behind) => {
+                this.paced(&session, behind);
+                Delivery::Delivered
+            }
+        }
+    }
+
+    fn node_lost(&self, node: NodeId, rooms: &dyn Fn(&RoomName) -> bool) {
+        let Some(this) = self.this.upgrade() else { return };
+        for session in self.sessions() {
+            let gone: Vec<(RoomName, Occupant)> = session
+                .seats()
+                .iter()
+                .filter_map(|seat| Some((seat.room.clone(), seat.other()?)))
+                .filter(|(room, other)| other.node == node && rooms(room))
+                .collect();
+            for (room, other) in gone {
+                this.departed(&session, &room, other, ByeReason::NodeLost);
+            }
+        }
+    }
+
+    fn seat_lost(&self, _: &RoomName, who: Occupant) {
+        let (Some(this), Some(session)) = (self.this.upgrade(), self.session_of(who)) else { return };
+        let refusal = Refusal::new(Code::Unavailable, "this node cannot prove your seat any more; connect again");
+        this.close_with(&session, Request::Join, &refusal, ByeReason::NodeLost);
+    }
+
+    fn left_late(&self, room: &RoomName, who: Occupant, other: Occupant) {
+        if let Some(this) = self.this.upgrade() {
+            this.tell_departed(room, who, other, ByeReason::Disconnected);
+        }
     }
 }
 

@@ -40,9 +40,9 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::eio3;
 use crate::{
+    adapter::Switchboard,
     id::Sid,
     lifecycle::Lifecycle,
-    signaling::outlet::Switchboard,
     transport::{
         flow::{Flow, Flows, OldPolling},
         wire::Wire,

@@ -11,6 +11,7 @@ use super::{
     session::{Early, Link, Seat, Session, seat_in},
 };
 use crate::{
+    exchange::Content,
     id::RoomName,
     metrics::{JoinResult, Metrics},
     protocol::{ByeReason, Code, Refusal, Request},
@@ -105,13 +106,21 @@ impl Signaling {
         let Some(seat) = seat_in(&mut seats, room) else { return };
         seat.role = Some(Role::Created);
         // The second peer may have come before this answer was read. If it has left again, nothing is to be told.
-        if let Early::Arrived(link) = std::mem::take(&mut seat.early) {
+        self.tell_early(session, room, seat);
+    }
+
+    /// Tells of a peer that came before the answer to one's own join, and what it said meanwhile.
+    fn tell_early(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, seat: &mut Seat) {
+        if let Early::Arrived(link, said) = std::mem::take(&mut seat.early) {
             self.tell_arrived(session, room, seat, link);
+            for packet in said {
+                self.sent_or_closed(session, self.send(session, packet));
+            }
         }
     }
 
     fn joined(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, other: Occupant, ack: Option<i64>) {
-        let other_session = self.seated_session(other.peer).filter(|found| found.occupant() == other);
+        let other_session = self.session_of(other);
         {
             let mut seats = session.seats();
             self.tell_seated(session, room, Role::Joined, ack);
@@ -123,13 +132,21 @@ impl Signaling {
                     return;
                 }
                 // Gone, and another came: it will have been told of this one, and this one of it.
-                Early::Arrived(link) => return self.tell_arrived(session, room, seat, link),
+                early @ Early::Arrived(..) => {
+                    seat.early = early;
+                    return self.tell_early(session, room, seat);
+                }
                 Early::Departed(..) | Early::Nothing => {}
             }
-            let session = other_session.as_ref().map_or_else(std::sync::Weak::new, Arc::downgrade);
-            seat.link = Some(Link { occupant: other, session });
+            let linked = other_session.as_ref().map_or_else(std::sync::Weak::new, Arc::downgrade);
+            seat.link = Some(Link { occupant: other, session: linked });
+            if other.node != self.node {
+                self.tell(session, reply::room("ready", room));
+            }
         }
-        if let Some(other_session) = other_session {
+        if other.node != self.node {
+            self.send_letter(room, session.occupant(), other, Content::Arrived);
+        } else if let Some(other_session) = other_session {
             self.arrived(&other_session, room, session);
         }
     }
@@ -142,14 +159,31 @@ impl Signaling {
         let Some(seat) = seat_in(&mut seats, room) else { return };
         // While this lock is held it can neither relay nor leave: for the newcomer `ready` comes before both.
         self.tell(newcomer, reply::room("ready", room));
+        self.take_arrived(session, room, seat, link);
+    }
+
+    /// The same for a newcomer on another node, which has told it already.
+    pub(super) fn arrived_elsewhere(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, newcomer: Occupant) {
+        let mut seats = session.seats();
+        let Some(seat) = seat_in(&mut seats, room) else { return };
+        self.take_arrived(session, room, seat, Link { occupant: newcomer, session: std::sync::Weak::new() });
+    }
+
+    fn take_arrived(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, seat: &mut Seat, link: Link) {
         if seat.role.is_some() {
             self.tell_arrived(session, room, seat, link);
         } else {
-            seat.early = Early::Arrived(link);
+            seat.early = Early::Arrived(link, Vec::new());
         }
     }
 
     fn tell_arrived(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, seat: &mut Seat, link: Link) {
+        match &seat.link {
+            Some(known) if known.occupant == link.occupant => return,
+            // The news of its end takes another way than those of the next.
+            Some(gone) => self.tell(session, reply::bye(room, gone.occupant.peer, ByeReason::NodeLost)),
+            None => {}
+        }
         seat.link = Some(link);
         self.tell(session, reply::room("join", room));
         self.tell(session, reply::room("ready", room));
@@ -166,7 +200,10 @@ impl Signaling {
         let mut seats = session.seats();
         let Some(seat) = seat_in(&mut seats, room) else { return };
         if seat.role.is_none() {
-            seat.early = Early::Departed(gone, reason);
+            // Who came after it stays.
+            if !matches!(&seat.early, Early::Arrived(link, _) if link.occupant != gone) {
+                seat.early = Early::Departed(gone, reason);
+            }
         } else if seat.link.as_ref().is_some_and(|link| link.occupant == gone) {
             seat.link = None;
             self.tell(session, reply::bye(room, gone.peer, reason));

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::{Signaling, lock, reply, session::Session};
 use crate::{
+    exchange::Content,
     id::RoomName,
     protocol::{ByeReason, Code, Refusal, Request},
-    rooms::LeaveOutcome,
+    rooms::{LeaveOutcome, Occupant},
 };
 
 impl Signaling {
@@ -60,23 +61,47 @@ impl Signaling {
         reason: ByeReason,
     ) -> Result<(), Refusal> {
         // From here on nothing of this room reaches the session, whatever the registry says.
-        session.seats().retain(|seat| seat.room != *room);
+        let linked = {
+            let mut seats = session.seats();
+            let linked =
+                seats.iter().find(|seat| seat.room == *room).and_then(|seat| Some(seat.link.as_ref()?.occupant));
+            seats.retain(|seat| seat.room != *room);
+            linked
+        };
         let occupant = session.occupant();
-        match self.registry.leave(room, occupant).await {
+        let left = self.registry.leave(room, occupant).await;
+        let other = match left {
             Ok(LeaveOutcome::Left(other)) => {
                 self.metrics.leaves.inc(reason);
-                if let Some(other) = other
-                    && let Some(other) = self.seated_session(other.peer).filter(|found| found.occupant() == other)
-                {
-                    self.departed(&other, room, occupant, reason);
-                }
-                Ok(())
+                other
             }
-            Ok(LeaveOutcome::NotSeated) => Ok(()),
+            Ok(LeaveOutcome::Deferred) => {
+                self.metrics.leaves.inc(reason);
+                None
+            }
+            Ok(LeaveOutcome::NotSeated) | Err(_) => None,
+        };
+        // The one that it talked to hears of it even when the registry cannot be asked.
+        for other in [other, linked.filter(|linked| other != Some(*linked))].into_iter().flatten() {
+            self.tell_departed(room, occupant, other, reason);
+        }
+        match left {
+            Ok(_) => Ok(()),
             Err(error) => {
                 tracing::debug!(%error, "leave");
                 Err(Refusal::new(Code::Unavailable, "rooms cannot be told for sure at the moment; try again"))
             }
+        }
+    }
+
+    /// Tells `other`, wherever it is, that `gone` left `room`.
+    pub(super) fn tell_departed(self: &Arc<Self>, room: &RoomName, gone: Occupant, other: Occupant, reason: ByeReason) {
+        if other.node == self.node {
+            if let Some(session) = self.session_of(other) {
+                self.departed(&session, room, gone, reason);
+            }
+        } else {
+            self.send_letter(room, gone, other, Content::Departed(reason));
         }
     }
 }

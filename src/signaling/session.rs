@@ -5,18 +5,19 @@
 
 use std::sync::{
     Arc, Mutex, MutexGuard, Weak,
-    atomic::{AtomicU8, Ordering},
+    atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
 };
 
 use smallvec::SmallVec;
 use socketioxide::ProtocolVersion;
+use socketioxide_core::packet::Packet;
 
 use super::{Presence, inbox::Inbox, lock};
 use crate::{
     id::{Generation, NodeId, PeerId, RoomName},
     protocol::ByeReason,
     rooms::{Occupant, Role},
-    transport::flow::Flow,
+    transport::flow::{Flow, Pause},
 };
 
 const OPEN: u8 = 0;
@@ -35,12 +36,23 @@ pub struct Seat {
     pub early: Early,
 }
 
+impl Seat {
+    /// The other peer, whether this one has been told of it or not.
+    #[must_use]
+    pub fn other(&self) -> Option<Occupant> {
+        match (&self.link, &self.early) {
+            (Some(link), _) | (None, Early::Arrived(link, _)) => Some(link.occupant),
+            (None, Early::Departed(..) | Early::Nothing) => None,
+        }
+    }
+}
+
 /// The other peer of a room.
 #[derive(Debug, Clone)]
 pub struct Link {
     /// Who.
     pub occupant: Occupant,
-    /// Its session, here.
+    /// Its session, if it is here: of a peer on another node there is none.
     pub session: Weak<Session>,
 }
 
@@ -50,8 +62,8 @@ pub enum Early {
     /// None.
     #[default]
     Nothing,
-    /// It took the second seat.
-    Arrived(Link),
+    /// It took the second seat, and said this.
+    Arrived(Link, Vec<Packet>),
     /// It left.
     Departed(Occupant, ByeReason),
 }
@@ -68,6 +80,21 @@ pub struct Session {
     seats: Mutex<SmallVec<[Seat; 1]>>,
     inbox: Mutex<Inbox>,
     presence: Mutex<Option<Presence>>,
+    /// Bytes on their way to other nodes that have no receipt yet.
+    under_way: AtomicUsize,
+    holds: Mutex<Holds>,
+    /// Senders on other nodes are being made to wait for this one.
+    holds_senders: AtomicBool,
+}
+
+/// What keeps this socket from sending.
+#[derive(Debug, Default)]
+struct Holds {
+    /// Too much is under way to other nodes.
+    under_way: Option<Pause>,
+    /// Its peer on another node is behind; with the number of this hold.
+    peer: Option<Pause>,
+    peer_holds: u64,
 }
 
 impl Session {
@@ -90,6 +117,9 @@ impl Session {
             seats: Mutex::default(),
             inbox: Mutex::default(),
             presence: Mutex::default(),
+            under_way: AtomicUsize::new(0),
+            holds: Mutex::default(),
+            holds_senders: AtomicBool::new(false),
         })
     }
 
@@ -126,6 +156,46 @@ impl Session {
     /// From now on it is sent nothing; tells whether this is the first call.
     pub fn start_closing(&self) -> bool {
         self.state.swap(CLOSING, Ordering::AcqRel) == OPEN
+    }
+
+    /// Counts `bytes` as under way to another node; above `bound` no more is read from the client.
+    pub fn sent_away(&self, bytes: usize, bound: usize) {
+        if self.under_way.fetch_add(bytes, Ordering::AcqRel) + bytes > bound {
+            let mut holds = lock(&self.holds);
+            // What brings it down again may have come before this lock.
+            if self.under_way.load(Ordering::Acquire) > bound {
+                holds.under_way.get_or_insert_with(|| self.flow.pause());
+            }
+        }
+    }
+
+    /// `bytes` have their receipt.
+    pub fn received_there(&self, bytes: usize, bound: usize) {
+        let before = self.under_way.fetch_sub(bytes, Ordering::AcqRel);
+        if before > bound / 2 && before - bytes <= bound / 2 {
+            lock(&self.holds).under_way = None;
+        }
+    }
+
+    /// Its peer on another node is behind: no more is read from the client. Returns the number of this hold.
+    pub fn hold_for_peer(&self) -> u64 {
+        let mut holds = lock(&self.holds);
+        holds.peer.get_or_insert_with(|| self.flow.pause());
+        holds.peer_holds += 1;
+        holds.peer_holds
+    }
+
+    /// Ends the hold of that number, or any.
+    pub fn go_on(&self, hold: Option<u64>) {
+        let mut holds = lock(&self.holds);
+        if hold.is_none_or(|hold| hold == holds.peer_holds) {
+            holds.peer = None;
+        }
+    }
+
+    /// Whether senders on other nodes are already being made to wait for this one; from now on they are, or not.
+    pub fn set_holds_senders(&self, hold: bool) -> bool {
+        self.holds_senders.swap(hold, Ordering::AcqRel)
     }
 
     pub(super) fn set_presence(&self, presence: Presence) {

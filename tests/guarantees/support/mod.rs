@@ -2,6 +2,10 @@
 //! can also say what no official client would.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod chaos;
+pub mod cluster;
+pub mod redis;
+
 use std::{collections::HashMap, future::Future, net::SocketAddr, time::Duration};
 
 use duet::{config::Settings, node::Node};
@@ -170,6 +174,14 @@ impl Client {
         match self.kept.pop_front() {
             Some(kept) => kept,
             None => self.read().await,
+        }
+    }
+
+    /// The next binary frame; nothing else may come before it.
+    pub async fn binary(&mut self) -> Vec<u8> {
+        match tokio::time::timeout(PATIENCE, self.stream.next()).await.expect("something in time") {
+            Some(Ok(Message::Binary(bytes))) => bytes.to_vec(),
+            other => panic!("waited for binary, got {other:?}"),
         }
     }
 

@@ -1,97 +1,13 @@
-//! The way out to a socket.
-//!
-//! The library's own ways out serialise values anew. Its adapter interface alone takes whole packets, so the adapter of
-//! this server, [`Switchboard`], hands itself out as an [`Outlet`]: a relayed message leaves as the bytes it came as.
+//! Packets as they go over the wire: how many bytes they take, and their frame.
 
-use std::{
-    convert::Infallible,
-    io::Write,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::io::Write;
 
-use socketioxide::{SocketError, adapter::Emitter};
 use socketioxide_core::{
     Value,
-    adapter::{BroadcastOptions, CoreAdapter, CoreLocalAdapter, DefinedAdapter, SocketEmitter},
     packet::{Packet, PacketData},
 };
 
-use super::Undelivered;
-use crate::{id::PeerId, transport::lane};
-
-/// Sends whole packets to single sockets of this node.
-pub trait Outlet: Send + Sync + 'static {
-    /// Puts `packet` into the queue of the socket `to`.
-    ///
-    /// # Errors
-    /// [`Undelivered`]; then nothing was put there.
-    fn send(&self, to: PeerId, packet: Packet) -> Result<(), Undelivered>;
-}
-
-/// Where the outlet is to be found once the Socket.IO server is built.
-#[derive(Default)]
-pub struct OutletSlot(OnceLock<Arc<dyn Outlet>>);
-
-impl std::fmt::Debug for OutletSlot {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("OutletSlot").field("filled", &self.0.get().is_some()).finish()
-    }
-}
-
-impl Outlet for OutletSlot {
-    fn send(&self, to: PeerId, packet: Packet) -> Result<(), Undelivered> {
-        self.0.get().ok_or(Undelivered::Gone)?.send(to, packet)
-    }
-}
-
-/// The adapter of one node.
-pub struct Switchboard {
-    local: CoreLocalAdapter<Emitter>,
-    slot: Arc<OutletSlot>,
-}
-
-impl Outlet for Switchboard {
-    fn send(&self, to: PeerId, packet: Packet) -> Result<(), Undelivered> {
-        // Without a room and a flag these options mean this one socket.
-        self.local.broadcast(packet, BroadcastOptions::new(to.0)).map_err(|errors| match errors.first() {
-            Some(SocketError::InternalChannelFull) => Undelivered::TooSlow,
-            Some(SocketError::Closed) | None => Undelivered::Gone,
-        })
-    }
-}
-
-impl DefinedAdapter for Switchboard {}
-
-impl CoreAdapter<Emitter> for Switchboard {
-    type Error = Infallible;
-    type State = Arc<OutletSlot>;
-    type AckStream = <Emitter as SocketEmitter>::AckStream;
-    type InitRes = ();
-
-    fn new(slot: &Self::State, local: CoreLocalAdapter<Emitter>) -> Self {
-        Self { local, slot: Arc::clone(slot) }
-    }
-
-    fn init(self: Arc<Self>, on_success: impl FnOnce() + Send + 'static) {
-        let outlet: Arc<dyn Outlet> = self.clone();
-        let _ = self.slot.0.set(outlet);
-        on_success();
-    }
-
-    async fn broadcast_with_ack(
-        &self,
-        packet: Packet,
-        options: BroadcastOptions,
-        timeout: Option<Duration>,
-    ) -> Result<Self::AckStream, Infallible> {
-        Ok(self.local.broadcast_with_ack(packet, options, timeout).0)
-    }
-
-    fn get_local(&self) -> &CoreLocalAdapter<Emitter> {
-        &self.local
-    }
-}
+use crate::transport::lane;
 
 /// Bytes that `packet` takes on the wire, exactly over WebSocket, and no fewer than it takes over polling.
 ///

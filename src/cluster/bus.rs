@@ -1,0 +1,384 @@
+//! The messages between nodes: published to the channel of the one node that they are for, and to no other.
+//!
+//! Each node subscribes to one channel of its own (sharded pub/sub, so that on a Redis Cluster a message stays on one
+//! shard). Messages go out by one task, as frames of whatever has come together by then: alone when little goes on, many
+//! at a time when much does. They come in on the connection's own task and are delivered there and then.
+//!
+//! The way is proven by a message to oneself every [`PROOF`]; without one the node is not ready, and the connection is
+//! given up.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use redis::{PushInfo, PushKind, Value};
+use socketioxide_redis::drivers::ChanItem;
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::{
+    connection::{Connection, Connections},
+    frame::{self, Record},
+    gate::Gate,
+    line::{Due, Line, Refused},
+    topology,
+};
+use crate::{
+    exchange::{Addressee, Content, Delivery, Letter, Post, Receipt},
+    id::NodeId,
+    metrics::Metrics,
+};
+
+/// How often the way is proven.
+const PROOF: Duration = Duration::from_secs(1);
+/// Without a proof for so long, the connection is given up.
+const UNPROVEN: Duration = Duration::from_secs(3);
+/// How long receipts wait for company, and how often time is looked at while anything waits.
+const TICK: Duration = Duration::from_millis(50);
+
+/// The messages of this node to others, and theirs to it.
+pub struct Bus {
+    node: NodeId,
+    prefix: String,
+    patience: Duration,
+    metrics: Metrics,
+    gate: Gate,
+    addressee: OnceLock<Weak<dyn Addressee>>,
+    lines: Mutex<HashMap<NodeId, Arc<Line>>>,
+    streams: AtomicU64,
+    /// Lines with something to send.
+    queued: Mutex<Vec<Arc<Line>>>,
+    wake: Notify,
+    /// The last message to oneself that came back.
+    proof: watch::Sender<u64>,
+    /// Where the adapter's messages go.
+    subscribers: Mutex<HashMap<String, mpsc::Sender<ChanItem>>>,
+}
+
+impl std::fmt::Debug for Bus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bus").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Bus {
+    /// A bus that nothing runs over yet.
+    #[must_use]
+    pub fn new(node: NodeId, prefix: &str, patience: Duration, metrics: Metrics, gate: Gate) -> Arc<Self> {
+        gate.shut();
+        Arc::new(Self {
+            node,
+            prefix: prefix.to_owned(),
+            patience,
+            metrics,
+            gate,
+            addressee: OnceLock::new(),
+            lines: Mutex::default(),
+            streams: AtomicU64::new(1),
+            queued: Mutex::default(),
+            wake: Notify::new(),
+            proof: watch::Sender::new(0),
+            subscribers: Mutex::default(),
+        })
+    }
+
+    /// Where letters come out.
+    pub fn attach(&self, addressee: Weak<dyn Addressee>) {
+        let _ = self.addressee.set(addressee);
+    }
+
+    fn channel(&self, node: NodeId) -> String {
+        format!("{}:{{{node}}}:bus", self.prefix)
+    }
+
+    fn next_stream(&self) -> u64 {
+        self.streams.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn line(&self, node: NodeId) -> Arc<Line> {
+        let mut lines = lock(&self.lines);
+        Arc::clone(lines.entry(node).or_insert_with(|| Arc::new(Line::new(node, self.next_stream(), Instant::now()))))
+    }
+
+    fn queue(&self, line: &Arc<Line>) {
+        lock(&self.queued).push(Arc::clone(line));
+        self.wake.notify_one();
+    }
+
+    /// Sends a record to one node.
+    fn push(&self, node: NodeId, record: Vec<u8>, urgent: bool, perishable: bool, receipt: Option<Receipt>) {
+        let line = self.line(node);
+        let bytes = i64::try_from(record.len()).unwrap_or(i64::MAX);
+        match line.push(record, urgent, perishable, receipt, Instant::now()) {
+            Ok(first) => {
+                self.metrics.bus_waiting_bytes.add(bytes);
+                if first {
+                    self.queue(&line);
+                }
+            }
+            Err((refused, receipt)) => {
+                if refused == Refused::Full {
+                    self.metrics.bus_overflows.inc();
+                }
+                if let Some(receipt) = receipt {
+                    receipt(Delivery::Unavailable);
+                }
+            }
+        }
+    }
+
+    /// Sends a message of the adapter to every other node; tells when all have it.
+    ///
+    /// # Errors
+    /// How many did not tell that they have it in time.
+    pub async fn publish(&self, others: &[NodeId], channel: &str, message: &[u8]) -> Result<(), usize> {
+        let record = frame::adapter(channel, message);
+        let (told, mut tellings) = mpsc::unbounded_channel();
+        for node in others {
+            let told = told.clone();
+            let receipt: Receipt = Box::new(move |delivery| {
+                let _ = told.send(delivery);
+            });
+            self.push(*node, record.clone(), true, true, Some(receipt));
+        }
+        drop(told);
+        let mut missing = 0;
+        while let Some(delivery) = tellings.recv().await {
+            missing += usize::from(delivery == Delivery::Unavailable);
+        }
+        if missing == 0 { Ok(()) } else { Err(missing) }
+    }
+
+    /// Messages of the adapter to `channel` go to `subscriber` from here on.
+    pub fn subscribe(&self, channel: String, subscriber: mpsc::Sender<ChanItem>) {
+        lock(&self.subscribers).insert(channel, subscriber);
+    }
+
+    /// Messages of the adapter to `channel` go nowhere from here on.
+    pub fn unsubscribe(&self, channel: &str) {
+        lock(&self.subscribers).remove(channel);
+    }
+
+    /// The other nodes there are: lines to any other are given up.
+    pub fn keep_only(&self, nodes: impl Fn(NodeId) -> bool) {
+        let mut gone = Vec::new();
+        lock(&self.lines).retain(|node, line| {
+            let stays = nodes(*node);
+            if !stays {
+                gone.push(Arc::clone(line));
+            }
+            stays
+        });
+        let mut due = Vec::new();
+        for line in gone {
+            let freed = line.end(self.next_stream(), Instant::now(), &mut due);
+            self.freed(freed);
+        }
+        tell(due);
+    }
+
+    fn freed(&self, bytes: usize) {
+        if bytes > 0 {
+            self.metrics.bus_waiting_bytes.sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Takes what comes in on the subscription.
+    pub fn push_received(&self, info: PushInfo) {
+        if info.kind != PushKind::SMessage {
+            return;
+        }
+        let Ok([_, Value::BulkString(message)]) = <[Value; 2]>::try_from(info.data) else { return };
+        let message = Bytes::from(message);
+        if let Some(number) = frame::read_echo(message.clone(), self.node) {
+            self.proof.send_replace(number);
+            return;
+        }
+        let Some((head, records)) = frame::read(message) else {
+            tracing::warn!("a message on this node's channel that is none of duet's");
+            return;
+        };
+        let line = self.line(head.from);
+        let received = line.receive(
+            &head,
+            records,
+            Instant::now(),
+            || self.next_stream(),
+            |record| self.deliver(record, head.from),
+        );
+        self.freed(received.freed);
+        tell(received.due);
+        if received.send_now {
+            if line.queue() {
+                self.queue(&line);
+            }
+        } else if received.send_soon {
+            // The next tick does it.
+            self.wake.notify_one();
+        }
+    }
+
+    fn deliver(&self, record: Bytes, from: NodeId) -> Delivery {
+        match frame::read_record(record, from, self.node) {
+            Some(Record::Letter(letter)) => match self.addressee.get().and_then(Weak::upgrade) {
+                Some(addressee) => addressee.deliver(letter),
+                None => Delivery::Unavailable,
+            },
+            Some(Record::Adapter(channel, message)) => {
+                let subscriber = lock(&self.subscribers).get(&channel).cloned();
+                match subscriber.map(|subscriber| subscriber.try_send((channel, message))) {
+                    Some(Ok(())) => Delivery::Delivered,
+                    Some(Err(_)) => {
+                        self.metrics.bus_overflows.inc();
+                        Delivery::Unavailable
+                    }
+                    // Not for this node.
+                    None => Delivery::NoPeer,
+                }
+            }
+            None => {
+                tracing::warn!("a record of another node that cannot be read");
+                Delivery::Unavailable
+            }
+        }
+    }
+
+    /// Sends what is to be sent, for ever.
+    pub async fn run_sender(&self, connections: &Connections) {
+        let mut changes = connections.changes();
+        let mut tick: Option<tokio::time::Instant> = None;
+        loop {
+            tokio::select! {
+                () = self.wake.notified() => {
+                    tick.get_or_insert_with(|| tokio::time::Instant::now() + TICK);
+                }
+                () = tokio::time::sleep_until(tick.unwrap_or_else(tokio::time::Instant::now)), if tick.is_some() => {
+                    let active = self.tick();
+                    tick = active.then(|| tokio::time::Instant::now() + TICK);
+                }
+                // What was sent over the last connection may be lost.
+                _ = changes.changed() => {
+                    let lines: Vec<_> = lock(&self.lines).values().cloned().collect();
+                    lock(&self.queued).extend(lines);
+                }
+            }
+            let lines = std::mem::take(&mut *lock(&self.queued));
+            for line in lines {
+                line.unqueue();
+                self.send(connections, &line).await;
+            }
+        }
+    }
+
+    fn tick(&self) -> bool {
+        let lines: Vec<_> = lock(&self.lines).values().cloned().collect();
+        let (mut active, mut due, mut freed) = (false, Vec::new(), 0);
+        for line in lines {
+            let tick = line.tick(Instant::now(), self.patience, &mut due, &mut freed);
+            self.metrics.bus_resends.inc_by(tick.resent as u64);
+            active |= tick.active;
+            if tick.send && line.queue() {
+                lock(&self.queued).push(line);
+            }
+        }
+        self.freed(freed);
+        tell(due);
+        active
+    }
+
+    async fn send(&self, connections: &Connections, line: &Line) {
+        let channel = self.channel(line.node);
+        let Some(connection) = connections.now(topology::slot(channel.as_bytes())) else { return };
+        while let Some((frame, resent)) = line.next_frame(self.node, connection.number) {
+            self.metrics.bus_resends.inc_by(resent as u64);
+            if publish(&connection, &channel, &frame).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Keeps this node's subscription, and proves the way, for ever.
+    pub async fn run_subscription(&self, connections: &Connections) {
+        let channel = self.channel(self.node);
+        let slot = topology::slot(channel.as_bytes());
+        let mut number = 0_u64;
+        loop {
+            let connection = connections.to(slot).await;
+            let proven = self.prove(&connection, &channel, &mut number);
+            tokio::select! {
+                () = connection.broken() => {}
+                () = proven => connection.give_up(),
+            }
+            // Shut once for as long as it is not proven; `prove` opens it.
+            if self.proof.send_replace(0) > 0 {
+                self.gate.shut();
+            }
+        }
+    }
+
+    /// Subscribes, and sends messages to itself until one does not come back.
+    async fn prove(&self, connection: &Connection, channel: &str, number: &mut u64) {
+        let mut subscribe = redis::cmd("SSUBSCRIBE");
+        subscribe.arg(channel);
+        let mut bus = connection.bus.clone();
+        match tokio::time::timeout(UNPROVEN, bus.send_packed_command(&subscribe)).await {
+            Ok(Ok(value)) => {
+                if let Err(error) = value.extract_error() {
+                    tracing::warn!(%error, "subscribe");
+                    connection.judge(&error);
+                    // Not to be asked without end.
+                    tokio::time::sleep(PROOF).await;
+                    return;
+                }
+            }
+            Ok(Err(_)) | Err(_) => return,
+        }
+        let mut proofs = self.proof.subscribe();
+        let mut first = true;
+        loop {
+            *number += 1;
+            let sent = Instant::now();
+            if publish(connection, channel, &frame::echo(self.node, *number)).await.is_err() {
+                return;
+            }
+            let back = proofs.wait_for(|proof| *proof == *number);
+            if !matches!(tokio::time::timeout(UNPROVEN, back).await, Ok(Ok(_))) {
+                return;
+            }
+            Metrics::observe(&self.metrics.relay_lag_seconds, sent.elapsed());
+            if std::mem::take(&mut first) {
+                self.gate.open();
+            }
+            tokio::time::sleep_until((sent + PROOF).into()).await;
+        }
+    }
+}
+
+/// Publishes without waiting for the answer: the receipts of the other node tell more.
+async fn publish(connection: &Connection, channel: &str, frame: &[u8]) -> redis::RedisResult<()> {
+    let mut command = redis::cmd("SPUBLISH");
+    command.arg(channel).arg(frame).set_no_response(true);
+    connection.bus.clone().send_packed_command(&command).await.map(drop)
+}
+
+fn tell(due: Vec<Due>) {
+    for (receipt, delivery) in due {
+        receipt(delivery);
+    }
+}
+
+impl Post for Bus {
+    fn send(&self, letter: &Letter, urgent: bool, receipt: Option<Receipt>) {
+        let perishable = matches!(letter.content, Content::Event { .. });
+        self.push(letter.to.node, frame::letter(letter), urgent, perishable, receipt);
+    }
+}

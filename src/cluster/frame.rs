@@ -1,0 +1,333 @@
+//! The bytes that nodes exchange: records, and frames of them.
+//!
+//! A record is one letter, or one message of the Socket.IO adapter. A frame takes records of one sender to one receiver,
+//! with their numbers, and tells how far its sender has received the other's. All numbers are big-endian.
+//!
+//! What comes in was written by a node of this cluster, or by whoever else can write to its Redis: it is read with every
+//! length checked, and what is not well-formed is dropped.
+
+use bytes::{Buf, BufMut, Bytes};
+
+use crate::{
+    exchange::{Content, Delivery, Letter},
+    id::{Generation, NodeId, PeerId, RoomName, Sid},
+    protocol::ByeReason,
+    rooms::Occupant,
+};
+
+/// The first byte of a frame; another form gets another number.
+const FRAME: u8 = 1;
+/// The first byte of a message to oneself.
+const ECHO: u8 = 2;
+
+const EVENT: u8 = 1;
+const ARRIVED: u8 = 2;
+const DEPARTED: u8 = 3;
+const PACE: u8 = 4;
+const ADAPTER: u8 = 5;
+
+/// What a record says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// From peer to peer. The nodes in it are the frame's.
+    Letter(Letter),
+    /// From adapter to adapter, by the name of a channel.
+    Adapter(String, Vec<u8>),
+}
+
+/// A record for the node of `letter.to`.
+#[must_use]
+pub fn letter(letter: &Letter) -> Vec<u8> {
+    let room = letter.room.as_str().as_bytes();
+    let length = match &letter.content {
+        Content::Event { array, attachments } => {
+            8 + array.len() + attachments.iter().map(|bytes| 4 + bytes.len()).sum::<usize>()
+        }
+        _ => 1,
+    };
+    let mut record = Vec::with_capacity(3 + room.len() + 48 + length);
+    record.put_u8(match letter.content {
+        Content::Event { .. } => EVENT,
+        Content::Arrived => ARRIVED,
+        Content::Departed(_) => DEPARTED,
+        Content::Pace(_) => PACE,
+    });
+    // A room name has at most 512 bytes.
+    put_short(&mut record, room);
+    for occupant in [&letter.from, &letter.to] {
+        record.put_slice(occupant.peer.0.as_str().as_bytes());
+        record.put_u64(occupant.generation.0);
+    }
+    match &letter.content {
+        Content::Event { array, attachments } => {
+            put_long(&mut record, array.as_bytes());
+            for attachment in attachments {
+                put_long(&mut record, attachment);
+            }
+        }
+        Content::Arrived => {}
+        Content::Departed(reason) => record.put_slice(reason.name().as_bytes()),
+        Content::Pace(slow) => record.put_u8(u8::from(*slow)),
+    }
+    record
+}
+
+/// A record of the adapter.
+#[must_use]
+pub fn adapter(channel: &str, message: &[u8]) -> Vec<u8> {
+    let mut record = Vec::with_capacity(3 + channel.len() + message.len());
+    record.put_u8(ADAPTER);
+    put_short(&mut record, channel.as_bytes());
+    record.put_slice(message);
+    record
+}
+
+/// Reads a record of `from`, for `to`.
+#[must_use]
+pub fn read_record(mut record: Bytes, from: NodeId, to: NodeId) -> Option<Record> {
+    let kind = record.try_get_u8().ok()?;
+    let name = take_short(&mut record)?;
+    if kind == ADAPTER {
+        return Some(Record::Adapter(String::from_utf8(name.to_vec()).ok()?, record.to_vec()));
+    }
+    let room = RoomName::parse(std::str::from_utf8(&name).ok()?).ok()?;
+    let from = take_occupant(&mut record, from)?;
+    let to = take_occupant(&mut record, to)?;
+    let content = match kind {
+        EVENT => {
+            let array = String::from_utf8(take_long(&mut record)?.to_vec()).ok()?.into();
+            let mut attachments = Vec::new();
+            while record.has_remaining() {
+                attachments.push(take_long(&mut record)?);
+            }
+            Content::Event { array, attachments }
+        }
+        ARRIVED => Content::Arrived,
+        DEPARTED => {
+            Content::Departed(ByeReason::ALL.into_iter().find(|reason| reason.name().as_bytes() == &record[..])?)
+        }
+        PACE => Content::Pace(record.try_get_u8().ok()? != 0),
+        _ => return None,
+    };
+    Some(Record::Letter(Letter { room, from, to, content }))
+}
+
+/// What stands in front of a frame's records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Whose frame it is.
+    pub from: NodeId,
+    /// Somebody waits for the receipt of one of the records.
+    pub urgent: bool,
+    /// Something is missing from what was received: send again from `received` on.
+    pub again: bool,
+    /// Which numbering of the sender's records this is; a later one has a higher number.
+    pub stream: u64,
+    /// The first record of the stream that has no receipt yet.
+    pub base: u64,
+    /// The number of the frame's first record.
+    pub first: u64,
+    /// Which of the receiver's streams the sender knows; 0 for none.
+    pub of_stream: u64,
+    /// The number of the first record of that stream that is not received yet.
+    pub received: u64,
+    /// Records before that which were not delivered, and why.
+    pub undelivered: Vec<(u64, Delivery)>,
+}
+
+/// A frame: its head, to which records are appended by [`append`].
+#[must_use]
+pub fn head(head: &Head) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(64 + head.undelivered.len() * 9);
+    frame.put_u8(FRAME);
+    frame.put_slice(head.from.0.as_str().as_bytes());
+    frame.put_u8(u8::from(head.urgent) | u8::from(head.again) << 1);
+    for number in [head.stream, head.base, head.first, head.of_stream, head.received] {
+        frame.put_u64(number);
+    }
+    frame.put_u32(u32::try_from(head.undelivered.len()).unwrap_or(u32::MAX));
+    for (number, why) in &head.undelivered {
+        frame.put_u64(*number);
+        frame.put_u8(match why {
+            Delivery::Delivered => 0,
+            Delivery::NoPeer => 1,
+            Delivery::TooSlow => 2,
+            Delivery::Unavailable => 3,
+        });
+    }
+    frame
+}
+
+/// Appends a record.
+pub fn append(frame: &mut Vec<u8>, record: &[u8]) {
+    put_long(frame, record);
+}
+
+/// Reads a frame: its head, and its records one after the other.
+#[must_use]
+pub fn read(mut frame: Bytes) -> Option<(Head, Vec<Bytes>)> {
+    if frame.try_get_u8().ok()? != FRAME {
+        return None;
+    }
+    let from = take_node(&mut frame)?;
+    let flags = frame.try_get_u8().ok()?;
+    let mut numbers = [0; 5];
+    for number in &mut numbers {
+        *number = frame.try_get_u64().ok()?;
+    }
+    let count = frame.try_get_u32().ok()?;
+    let mut undelivered = Vec::new();
+    for _ in 0..count {
+        let number = frame.try_get_u64().ok()?;
+        undelivered.push((
+            number,
+            match frame.try_get_u8().ok()? {
+                0 => Delivery::Delivered,
+                1 => Delivery::NoPeer,
+                2 => Delivery::TooSlow,
+                3 => Delivery::Unavailable,
+                _ => return None,
+            },
+        ));
+    }
+    let mut records = Vec::new();
+    while frame.has_remaining() {
+        records.push(take_long(&mut frame)?);
+    }
+    let [stream, base, first, of_stream, received] = numbers;
+    let (urgent, again) = (flags & 1 != 0, flags & 2 != 0);
+    Some((Head { from, urgent, again, stream, base, first, of_stream, received, undelivered }, records))
+}
+
+/// A message to oneself.
+#[must_use]
+pub fn echo(node: NodeId, number: u64) -> Vec<u8> {
+    let mut echo = vec![ECHO];
+    echo.put_slice(node.0.as_str().as_bytes());
+    echo.put_u64(number);
+    echo
+}
+
+/// Reads a message to oneself.
+#[must_use]
+pub fn read_echo(mut message: Bytes, node: NodeId) -> Option<u64> {
+    if message.try_get_u8().ok()? != ECHO || take_node(&mut message)? != node {
+        return None;
+    }
+    message.try_get_u64().ok()
+}
+
+fn put_short(to: &mut Vec<u8>, bytes: &[u8]) {
+    to.put_u16(u16::try_from(bytes.len()).unwrap_or(u16::MAX));
+    to.put_slice(bytes);
+}
+
+fn put_long(to: &mut Vec<u8>, bytes: &[u8]) {
+    // Bounded by `limits.message_bytes`, far below.
+    to.put_u32(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+    to.put_slice(bytes);
+}
+
+fn take(from: &mut Bytes, length: usize) -> Option<Bytes> {
+    (from.remaining() >= length).then(|| from.split_to(length))
+}
+
+fn take_short(from: &mut Bytes) -> Option<Bytes> {
+    let length = from.try_get_u16().ok()?;
+    take(from, usize::from(length))
+}
+
+fn take_long(from: &mut Bytes) -> Option<Bytes> {
+    let length = usize::try_from(from.try_get_u32().ok()?).ok()?;
+    take(from, length)
+}
+
+fn take_sid(from: &mut Bytes) -> Option<Sid> {
+    let text = take(from, Sid::ZERO.as_str().len())?;
+    std::str::from_utf8(&text).ok()?.parse().ok()
+}
+
+fn take_node(from: &mut Bytes) -> Option<NodeId> {
+    take_sid(from).map(NodeId)
+}
+
+fn take_occupant(from: &mut Bytes, node: NodeId) -> Option<Occupant> {
+    Some(Occupant { peer: PeerId(take_sid(from)?), generation: Generation(from.try_get_u64().ok()?), node })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn occupant(node: NodeId) -> Occupant {
+        Occupant { peer: PeerId(Sid::new()), generation: Generation(7), node }
+    }
+
+    #[test]
+    fn records_and_frames_come_out_as_they_went_in() {
+        let (a, b) = (NodeId::random(), NodeId::random());
+        let contents = [
+            Content::Event { array: r#"["message",1]"#.into(), attachments: vec![] },
+            Content::Event { array: "[]".into(), attachments: vec![Bytes::new(), Bytes::from_static(&[0, 255])] },
+            Content::Arrived,
+            Content::Pace(true),
+            Content::Pace(false),
+        ];
+        let contents = contents.into_iter().chain(ByeReason::ALL.map(Content::Departed));
+        let letters: Vec<Letter> = contents
+            .map(|content| Letter {
+                room: RoomName::parse("방 1").expect("valid"),
+                from: occupant(a),
+                to: occupant(b),
+                content,
+            })
+            .collect();
+        let sent = Head {
+            from: a,
+            urgent: true,
+            again: false,
+            stream: 3,
+            base: 5,
+            first: u64::MAX,
+            of_stream: 0,
+            received: 9,
+            undelivered: vec![(1, Delivery::NoPeer), (2, Delivery::TooSlow), (3, Delivery::Unavailable)],
+        };
+        let mut frame = head(&sent);
+        for sent in &letters {
+            append(&mut frame, &letter(sent));
+        }
+        append(&mut frame, &adapter("x#y#", &[1, 2, 3]));
+        append(&mut frame, &[]);
+        let (read, records) = read(frame.into()).expect("a frame");
+        assert_eq!((&read, records.len()), (&sent, letters.len() + 2));
+        for (record, letter) in records.iter().zip(letters) {
+            assert_eq!(read_record(record.clone(), a, b), Some(Record::Letter(letter)));
+        }
+        let adapter = read_record(records[records.len() - 2].clone(), a, b);
+        assert_eq!(adapter, Some(Record::Adapter("x#y#".into(), vec![1, 2, 3])));
+        assert_eq!(read_echo(echo(a, 12).into(), a), Some(12));
+        assert_eq!(read_echo(echo(a, 12).into(), b), None);
+    }
+
+    proptest! {
+        #[test]
+        fn anything_else_is_refused_and_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0..6_u8) {
+            let node = NodeId::random();
+            let mut bytes = bytes;
+            if let Some(first) = bytes.first_mut() {
+                *first = kind;
+            }
+            let bytes = Bytes::from(bytes);
+            if let Some((_, records)) = read(bytes.clone()) {
+                for record in records {
+                    let _ = read_record(record, node, node);
+                }
+            }
+            let _ = read_record(bytes.clone(), node, node);
+            let _ = read_echo(bytes, node);
+        }
+    }
+}

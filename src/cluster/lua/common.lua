@@ -1,0 +1,57 @@
+-- Stands in front of every operation.
+--
+-- A partition is all keys that share one hash tag: on Redis Cluster they live in one slot, on one primary.
+--   KEYS[1] state    hash: run (the server process that this epoch was opened in), epoch, version (of the table of nodes),
+--                    ends (ms: when the recovery ends at the latest; 0: settled), known (1: somebody could say who is
+--                    waited for), tick (ms: the last time any node was heard of)
+--   KEYS[2] nodes    hash: node -> "lease token asserted added seen"
+--   KEYS[3] leases   sorted set: node -> ms at which its lease ends
+--   KEYS[4] waiting  set: nodes of an earlier epoch that have not asserted their seats yet
+--   KEYS[5] dead     list: "node lease", leases that ended and whose seats are still to be swept
+-- Beside them: "<tag>room:<name>", a hash with the fields 1 and 2, each a seat "peer generation node lease role"; and
+-- "<tag>seats:<node>:<lease>", the set of the rooms in which that lease holds seats.
+--
+-- Invariants: a room has no third field. A seat counts as taken as long as nodes[node] names its lease and that lease
+-- has not ended; a lease that ended is struck out by whoever meets it, and never comes back. Time is this server's.
+local STATE, NODES, LEASES, WAITING, DEAD = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+
+local function milliseconds()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- The entry of a node as {lease, token, asserted, added, seen}.
+local function entry_of(node)
+  local entry = redis.call('HGET', NODES, node)
+  if not entry then return nil end
+  local lease, token, asserted, added, seen = string.match(entry, '^(%S+) (%S+) (%S+) (%S+) (%S+)$')
+  return { lease = lease, token = token, asserted = asserted, added = tonumber(added), seen = tonumber(seen) }
+end
+
+local function set_entry(node, e)
+  redis.call('HSET', NODES, node, table.concat({ e.lease, e.token, e.asserted, e.added, e.seen }, ' '))
+end
+
+-- The lease of a node has ended: none of its seats counts from here on.
+local function reap(node)
+  local entry = entry_of(node)
+  if entry then redis.call('RPUSH', DEAD, node .. ' ' .. entry.lease) end
+  redis.call('HDEL', NODES, node)
+  redis.call('ZREM', LEASES, node)
+  redis.call('SREM', WAITING, node)
+  redis.call('HINCRBY', STATE, 'version', 1)
+end
+
+-- Whether that lease holds seats at this time. One that ended is struck out.
+local function holds(node, lease, now)
+  local entry = entry_of(node)
+  if not entry or entry.lease ~= lease then return false end
+  if tonumber(redis.call('ZSCORE', LEASES, node) or 0) > now then return true end
+  reap(node)
+  return false
+end
+
+local function parse_seat(text)
+  local peer, generation, node, lease, role = string.match(text, '^(%S+) (%S+) (%S+) (%S+) (%S+)$')
+  return { peer = peer, generation = generation, node = node, lease = lease, role = role }
+end

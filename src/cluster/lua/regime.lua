@@ -1,0 +1,31 @@
+-- For the operations that may find another server process, or other data, than the last time (after common.lua).
+--
+-- A server that was restarted, with or without its data, and a replica that was promoted are other processes: what
+-- they know may be older than what peers were told. Then a new epoch begins: nobody is seated until every node that may
+-- hold seats has asserted them, or its lease would have ended.
+local function regime(ttl, now)
+  local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+  local state = redis.call('HMGET', STATE, 'run', 'epoch', 'ends', 'tick')
+  if state[1] ~= run then
+    local nodes = redis.call('HGETALL', NODES)
+    for i = 1, #nodes, 2 do
+      redis.call('SADD', WAITING, nodes[i])
+      redis.call('RPUSH', DEAD, nodes[i] .. ' ' .. string.match(nodes[i + 1], '^%S+'))
+    end
+    redis.call('DEL', NODES, LEASES)
+    local known = 0
+    if redis.call('SCARD', WAITING) > 0 then known = 1 end
+    local epoch = string.sub(run, 1, 12) .. '-' .. string.format('%.0f', now)
+    redis.call('HSET', STATE, 'run', run, 'epoch', epoch, 'ends', now + ttl, 'known', known, 'tick', now)
+    redis.call('HSETNX', STATE, 'version', 0)
+    return epoch, now + ttl
+  end
+  -- Nobody was heard of for long: this server was out of everybody's reach, and nobody's lease ended by that.
+  if now - tonumber(state[4]) > ttl / 2 then
+    for _, node in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
+      redis.call('ZADD', LEASES, now + ttl, node)
+    end
+  end
+  redis.call('HSET', STATE, 'tick', now)
+  return state[2], tonumber(state[3])
+end

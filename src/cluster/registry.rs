@@ -1,0 +1,47 @@
+//! The registry of rooms that all nodes share: each room's partition decides.
+
+use std::sync::Arc;
+
+use futures_util::future::{BoxFuture, FutureExt};
+
+use super::lease::{Partition, partition_of};
+use crate::{
+    id::RoomName,
+    rooms::{JoinOutcome, LeaveOutcome, Occupancy, Occupant, Registry, RegistryError},
+};
+
+/// Seats kept in Redis.
+#[derive(Debug)]
+pub struct RedisRegistry {
+    partitions: Vec<Arc<Partition>>,
+}
+
+impl RedisRegistry {
+    /// Over all partitions, in the order of their numbers.
+    #[must_use]
+    pub fn new(partitions: Vec<Arc<Partition>>) -> Self {
+        Self { partitions }
+    }
+
+    fn partition(&self, room: &RoomName) -> &Partition {
+        let count = u16::try_from(self.partitions.len()).unwrap_or(u16::MAX);
+        &self.partitions[usize::from(partition_of(room, count))]
+    }
+}
+
+impl Registry for RedisRegistry {
+    fn join<'a>(&'a self, room: &'a RoomName, who: Occupant) -> BoxFuture<'a, Result<JoinOutcome, RegistryError>> {
+        self.partition(room).join(room, who).boxed()
+    }
+
+    fn leave<'a>(&'a self, room: &'a RoomName, who: Occupant) -> BoxFuture<'a, Result<LeaveOutcome, RegistryError>> {
+        self.partition(room).leave(room, who).map(Ok).boxed()
+    }
+
+    fn occupancy(&self) -> Occupancy {
+        self.partitions.iter().map(|partition| partition.occupancy()).fold(Occupancy::default(), |sum, one| Occupancy {
+            rooms: sum.rooms + one.rooms,
+            seats: sum.seats + one.seats,
+        })
+    }
+}
