@@ -95,7 +95,7 @@ impl Cluster {
     /// `addressee`.
     pub fn run(&self, lifecycle: &Lifecycle, addressee: &Weak<dyn Addressee>) {
         let _ = self.shared.addressee.set(Weak::clone(addressee));
-        self.bus.attach(Weak::clone(addressee));
+        self.bus.attach(Weak::clone(addressee), &self.shared.connections);
         let connections = Arc::clone(&self.shared.connections);
         lifecycle.spawn(async move { connections.run().await });
         let (bus, connections) = (Arc::clone(&self.bus), Arc::clone(&self.shared.connections));

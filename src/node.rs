@@ -16,7 +16,7 @@ use crate::{
     config::Settings,
     exchange::{Addressee, Post},
     http::{self, admin::Admin, client_library, engine::Engine},
-    id::NodeId,
+    id::{NodeId, PeerId},
     lifecycle::Lifecycle,
     metrics::Metrics,
     rooms::{Registry, memory::MemoryRegistry},
@@ -174,6 +174,22 @@ impl Node {
         }
         drop(starting);
         Ok(Self { public, admin, lifecycle, signaling, cluster, drain: timeouts.drain, listeners })
+    }
+
+    /// How many sockets all nodes have.
+    ///
+    /// # Errors
+    /// When not every node answers.
+    pub async fn sockets_of_all_nodes(&self) -> anyhow::Result<usize> {
+        self.signaling.sockets_of_all_nodes().await
+    }
+
+    /// Ends a socket, whichever node it is on; tells whether there was one.
+    ///
+    /// # Errors
+    /// When not every node answers.
+    pub async fn disconnect(&self, peer: PeerId) -> anyhow::Result<bool> {
+        self.signaling.disconnect(peer).await
     }
 
     /// Drains and ends the node, within the time that the settings give.

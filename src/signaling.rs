@@ -356,6 +356,28 @@ impl Signaling {
         }
     }
 
+    /// How many sockets all nodes have, by the library's own count.
+    ///
+    /// # Errors
+    /// When not every node answers.
+    pub async fn sockets_of_all_nodes(&self) -> anyhow::Result<usize> {
+        let io = self.io.get().ok_or_else(|| anyhow::anyhow!("not attached"))?;
+        Ok(io.fetch_sockets().await.map_err(|error| anyhow::anyhow!("{error}"))?.len())
+    }
+
+    /// Ends a socket, whichever node it is on; tells whether there was one. Asks every node for all its sockets: nothing that
+    /// a peer should wait for.
+    ///
+    /// # Errors
+    /// When not every node answers.
+    pub async fn disconnect(&self, peer: PeerId) -> anyhow::Result<bool> {
+        let io = self.io.get().ok_or_else(|| anyhow::anyhow!("not attached"))?;
+        let sockets = io.fetch_sockets().await.map_err(|error| anyhow::anyhow!("{error}"))?;
+        let Some(socket) = sockets.into_iter().find(|socket| socket.data().id == peer.0) else { return Ok(false) };
+        socket.disconnect().await.map_err(|error| anyhow::anyhow!("{error}"))?;
+        Ok(true)
+    }
+
     /// The session of another peer of this node.
     fn seated_session(&self, peer: PeerId) -> Option<Arc<Session>> {
         lock(&self.seated).get(&peer).and_then(Weak::upgrade)

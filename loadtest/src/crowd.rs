@@ -19,14 +19,14 @@ const PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Clone, Copy, Debug)]
 pub struct InFlight(pub usize);
 
-/// Connects `sockets` peers, in the order of their numbers.
+/// Connects `sockets` peers, in the order of their numbers, each to one of the `targets`.
 ///
 /// # Errors
 /// When one of them cannot connect.
-pub async fn connect(target: &Target, sockets: usize, in_flight: InFlight) -> anyhow::Result<Vec<Peer>> {
+pub async fn connect(targets: &[Target], sockets: usize, in_flight: InFlight) -> anyhow::Result<Vec<Peer>> {
     stream::iter(0..sockets)
         .map(|number| async move {
-            tokio::time::timeout(PATIENCE, Peer::connect(target, number))
+            tokio::time::timeout(PATIENCE, Peer::connect(&targets[node(number, targets.len())], number))
                 .await
                 .context("no answer in time")
                 .flatten()
@@ -35,6 +35,19 @@ pub async fn connect(target: &Target, sockets: usize, in_flight: InFlight) -> an
         .buffered(in_flight.0)
         .try_collect()
         .await
+}
+
+/// To which of the nodes the socket with this number connects: never the one of the other peer of its room, if there is a choice.
+/// Rooms take the ordered pairs of nodes in turn, so that after each round of them all pairs are used alike.
+#[must_use]
+pub const fn node(number: usize, nodes: usize) -> usize {
+    let (room, place) = (number / 2, number % 2);
+    let first = room % nodes;
+    if nodes == 1 || place == 0 {
+        return first;
+    }
+    let distance = 1 + room / nodes % (nodes - 1);
+    (first + distance) % nodes
 }
 
 /// Seats the peers two by two, and checks that each pair was told `created` and `joined`.
@@ -141,5 +154,41 @@ impl Crowd {
         let reason = self.events.first_end.get().map_or("", String::as_str);
         ensure!(ended == 0, "{ended} of {} connections ended, the first: {reason}", self.outgoing.len());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn rooms_by_pair(rooms: usize, nodes: usize) -> HashMap<(usize, usize), usize> {
+        let mut rooms_by_pair = HashMap::new();
+        for room in 0..rooms {
+            *rooms_by_pair.entry((node(room * 2, nodes), node(room * 2 + 1, nodes))).or_default() += 1;
+        }
+        rooms_by_pair
+    }
+
+    #[test]
+    fn every_ordered_pair_of_nodes_gets_as_many_rooms() {
+        for nodes in 2..=8 {
+            let pairs = nodes * (nodes - 1);
+            let rooms_by_pair = rooms_by_pair(pairs * 3, nodes);
+            assert!(rooms_by_pair.keys().all(|(first, second)| first != second && first.max(second) < &nodes));
+            assert_eq!(rooms_by_pair.len(), pairs);
+            assert!(rooms_by_pair.values().all(|rooms| *rooms == 3), "{nodes} nodes: {rooms_by_pair:?}");
+        }
+    }
+
+    #[test]
+    fn a_round_that_is_not_full_is_uneven_by_one_room_at_most() {
+        assert!(rooms_by_pair(100, 8).values().all(|rooms| (1..=2).contains(rooms)));
+    }
+
+    #[test]
+    fn one_node_takes_all() {
+        assert_eq!(rooms_by_pair(9, 1), HashMap::from([((0, 0), 9)]));
     }
 }

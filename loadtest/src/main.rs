@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use loadtest::bench::node::{self, Verdict};
+use loadtest::bench::{Verdict, cluster, node};
 
 /// Loads a signaling server on this machine and says what it costs.
 #[derive(Parser)]
@@ -22,15 +22,22 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Bench {
+    Cluster(Box<cluster::Options>),
     Node(Box<node::Options>),
 }
 
 /// One thread reads every socket: the generator must leave the machine to the server.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let Command::Bench(Bench::Node(options)) = Options::parse().command;
+    let Command::Bench(bench) = Options::parse().command;
+    let run = async {
+        match &bench {
+            Bench::Cluster(options) => cluster::run(options).await,
+            Bench::Node(options) => node::run(options).await,
+        }
+    };
     let outcome = tokio::select! {
-        outcome = node::run(&options) => outcome,
+        outcome = run => outcome,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
     };
     match outcome {

@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::ops::Sub;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -17,7 +18,8 @@ use tokio::process::{Child, Command};
 
 use crate::machine::kib;
 
-const START: Duration = Duration::from_secs(15);
+/// A cluster's first nodes wait up to 10 s for whoever may still hold leases in its Redis.
+const START: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(5);
 /// A server without an admin listener counts as ready when its public one has answered for so long.
 const WITHOUT_ADMIN: Duration = Duration::from_secs(1);
@@ -74,18 +76,92 @@ impl Process {
         let private = figure("Private_Clean")? + figure("Private_Dirty")?;
         Ok(Memory { rss: figure("Rss")?, pss: figure("Pss")?, private })
     }
+}
 
-    /// Waits until it has used less than 1 % of a core for a while, at most `patience`.
+/// The processes of one server: its nodes, and the Redis that they share.
+#[derive(Clone, Debug)]
+pub struct Processes {
+    /// At least one.
+    pub nodes: Vec<Process>,
+    /// None for a node that is alone.
+    pub redis: Option<Process>,
+}
+
+/// CPU time of a server's processes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// All nodes together.
+    pub nodes: Duration,
+    /// The Redis they share.
+    pub redis: Duration,
+}
+
+impl Used {
+    /// Nodes and Redis.
+    #[must_use]
+    pub fn total(self) -> Duration {
+        self.nodes + self.redis
+    }
+}
+
+impl Sub for Used {
+    type Output = Self;
+
+    /// Nothing where it would be negative.
+    fn sub(self, other: Self) -> Self {
+        Self { nodes: self.nodes.saturating_sub(other.nodes), redis: self.redis.saturating_sub(other.redis) }
+    }
+}
+
+impl From<Process> for Processes {
+    fn from(node: Process) -> Self {
+        Self { nodes: vec![node], redis: None }
+    }
+}
+
+impl Processes {
+    /// CPU time of each of them, put together.
     ///
     /// # Errors
-    /// When the process has ended.
-    pub async fn quiet(self, patience: Duration) -> anyhow::Result<()> {
+    /// When one of them has ended.
+    pub fn cpu(&self) -> anyhow::Result<Used> {
+        let mut used = Used::default();
+        for node in &self.nodes {
+            used.nodes += node.cpu()?;
+        }
+        if let Some(redis) = self.redis {
+            used.redis = redis.cpu()?;
+        }
+        Ok(used)
+    }
+
+    /// Resident memory of all nodes, without Redis.
+    ///
+    /// # Errors
+    /// When one of them has ended.
+    pub fn memory(&self) -> anyhow::Result<Memory> {
+        let mut all = Memory::default();
+        for node in &self.nodes {
+            let Memory { rss, pss, private } = node.memory()?;
+            all = Memory { rss: all.rss + rss, pss: all.pss + pss, private: all.private + private };
+        }
+        Ok(all)
+    }
+
+    /// Waits until each of them has used less than 1 % of a core for a while, at most `patience`.
+    ///
+    /// # Errors
+    /// When one of them has ended.
+    pub async fn quiet(&self, patience: Duration) -> anyhow::Result<()> {
         const STEP: Duration = Duration::from_millis(100);
-        let (begin, mut idle, mut before) = (Instant::now(), 0, self.cpu()?);
+        let all =
+            || self.nodes.iter().chain(&self.redis).map(|process| process.cpu()).collect::<anyhow::Result<Vec<_>>>();
+        let (begin, mut idle, mut before) = (Instant::now(), 0, all()?);
         while idle < 3 && begin.elapsed() < patience {
             tokio::time::sleep(STEP).await;
-            let now = self.cpu()?;
-            idle = if now.saturating_sub(before) < STEP / 100 { idle + 1 } else { 0 };
+            let now = all()?;
+            let quiet = now.iter().zip(&before).all(|(now, before)| now.saturating_sub(*before) < STEP / 100);
+            idle = if quiet { idle + 1 } else { 0 };
             before = now;
         }
         Ok(())
@@ -97,8 +173,14 @@ impl Process {
 pub enum Launch {
     /// By the settings of the contract, in the environment.
     Duet(PathBuf),
+    /// The same as one node of several, which share the Redis at this address.
+    DuetNode(PathBuf, SocketAddr),
     /// By the options of `bare-relay`.
     Bare(PathBuf),
+    /// A script for Node.js, with `PORT` and `REDIS_URL` in its environment.
+    Script(PathBuf, SocketAddr),
+    /// A `redis-server` that keeps nothing.
+    Redis(PathBuf),
 }
 
 impl Launch {
@@ -106,9 +188,62 @@ impl Launch {
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
-            Self::Duet(path) | Self::Bare(path) => path,
+            Self::Duet(path)
+            | Self::DuetNode(path, _)
+            | Self::Bare(path)
+            | Self::Script(path, _)
+            | Self::Redis(path) => path,
         }
     }
+
+    fn command(&self, [address, admin]: [SocketAddr; 2]) -> Command {
+        let mut command = Command::new(self.path());
+        match self {
+            Self::Duet(_) | Self::DuetNode(..) => {
+                command
+                    .env_remove("RUST_LOG")
+                    .env_remove("DUET_REDIS__URL")
+                    .env("DUET_SERVER__LISTEN", address.to_string())
+                    .env("DUET_ADMIN__LISTEN", admin.to_string())
+                    .env("DUET_COMPAT__CLIENT_LOG", "false");
+                if let Self::DuetNode(_, redis) = self {
+                    command.env("DUET_REDIS__URL", format!("redis://{redis}/"));
+                }
+            }
+            Self::Bare(_) => {
+                command.arg("--listen").arg(address.to_string());
+            }
+            Self::Script(script, redis) => {
+                command = Command::new("node");
+                command
+                    .arg(script)
+                    .env("PORT", address.port().to_string())
+                    .env("REDIS_URL", format!("redis://{redis}/"))
+                    .env("NODE_ENV", "production")
+                    .env_remove("NODE_OPTIONS");
+            }
+            Self::Redis(_) => {
+                command.arg("--bind").arg(address.ip().to_string()).arg("--port").arg(address.port().to_string());
+                command.args(["--save", "", "--appendonly", "no", "--daemonize", "no"]);
+            }
+        }
+        command
+    }
+
+    /// Whether it has an admin listener: for sure, or perhaps.
+    const fn admin(&self) -> Option<Admin> {
+        match self {
+            Self::Duet(_) => Some(Admin::Perhaps),
+            Self::DuetNode(..) => Some(Admin::Surely),
+            Self::Bare(_) | Self::Script(..) | Self::Redis(_) => None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Admin {
+    Perhaps,
+    Surely,
 }
 
 /// A child process on loopback ports of its own. Killed when dropped.
@@ -127,18 +262,23 @@ impl Server {
     /// # Errors
     /// When it cannot be started, ends, or is not ready in time; with the end of what it printed.
     pub async fn start(launch: &Launch) -> anyhow::Result<Self> {
-        let (address, admin) = free_ports()?;
+        Self::start_all(launch, 1).await?.pop().context("one was started")
+    }
+
+    /// Starts as many as there are ports and waits until all of them serve.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_all(launch: &Launch, count: usize) -> anyhow::Result<Vec<Self>> {
+        let starting = free_ports(count)?.into_iter().map(|ports| Self::start_at(launch, ports));
+        futures_util::future::try_join_all(starting).await
+    }
+
+    async fn start_at(launch: &Launch, ports: [SocketAddr; 2]) -> anyhow::Result<Self> {
+        let [address, admin] = ports;
         let mut output = tempfile::tempfile()?;
-        let mut command = Command::new(launch.path());
-        match launch {
-            Launch::Duet(_) => command
-                .env_remove("RUST_LOG")
-                .env("DUET_SERVER__LISTEN", address.to_string())
-                .env("DUET_ADMIN__LISTEN", admin.to_string())
-                .env("DUET_COMPAT__CLIENT_LOG", "false"),
-            Launch::Bare(_) => command.arg("--listen").arg(address.to_string()),
-        };
-        let child = command
+        let child = launch
+            .command(ports)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output.try_clone()?)
@@ -146,7 +286,7 @@ impl Server {
             .spawn()
             .with_context(|| format!("cannot start {}", launch.path().display()))?;
         let pid = child.id().context("it ended at once")?;
-        let admin = matches!(launch, Launch::Duet(_)).then_some(admin);
+        let admin = launch.admin().map(|how| (admin, how));
         let mut server = Self { child, process: Process::started(pid)?, address, output: output.try_clone()? };
         if let Err(error) = server.ready(admin).await {
             let mut printed = String::new();
@@ -159,7 +299,7 @@ impl Server {
         Ok(server)
     }
 
-    async fn ready(&mut self, admin: Option<SocketAddr>) -> anyhow::Result<()> {
+    async fn ready(&mut self, admin: Option<(SocketAddr, Admin)>) -> anyhow::Result<()> {
         let begin = Instant::now();
         let mut listening_since = None;
         loop {
@@ -170,10 +310,10 @@ impl Server {
                 let since = *listening_since.get_or_insert_with(Instant::now);
                 match admin {
                     None => return Ok(()),
-                    Some(admin) => match readyz(admin).await {
-                        Ok(false) => {}
-                        Err(_) if since.elapsed() < WITHOUT_ADMIN => {}
-                        Ok(true) | Err(_) => return Ok(()),
+                    Some((admin, how)) => match readyz(admin).await {
+                        Ok(true) => return Ok(()),
+                        Err(_) if how == Admin::Perhaps && since.elapsed() >= WITHOUT_ADMIN => return Ok(()),
+                        Ok(false) | Err(_) => {}
                     },
                 }
             }
@@ -205,11 +345,11 @@ async fn readyz(admin: SocketAddr) -> anyhow::Result<bool> {
     Ok(answer.starts_with(b"HTTP/1.1 200"))
 }
 
-/// Two ports that nobody listens on at this moment.
-fn free_ports() -> anyhow::Result<(SocketAddr, SocketAddr)> {
-    let listeners = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0"));
-    let [first, second] = listeners;
-    Ok((first?.local_addr()?, second?.local_addr()?))
+/// Pairs of ports that nobody listens on at this moment, all different.
+fn free_ports(pairs: usize) -> anyhow::Result<Vec<[SocketAddr; 2]>> {
+    let bind = || TcpListener::bind("127.0.0.1:0");
+    let held = (0..pairs).map(|_| Ok([bind()?, bind()?])).collect::<std::io::Result<Vec<_>>>()?;
+    held.iter().map(|[first, second]| Ok([first.local_addr()?, second.local_addr()?])).collect()
 }
 
 #[cfg(test)]
@@ -231,6 +371,22 @@ mod tests {
     fn memory_of_a_process_is_read_and_private_is_part_of_it() {
         let memory = Process::of(std::process::id()).unwrap().memory().unwrap();
         assert!(memory.private > 0 && memory.private <= memory.rss, "{memory:?}");
+    }
+
+    #[test]
+    fn the_cpu_time_of_a_server_is_that_of_its_nodes_and_its_redis() {
+        let own = Process::of(std::process::id()).unwrap();
+        let before = own.cpu().unwrap();
+        let used = Processes { nodes: vec![own, own], redis: Some(own) }.cpu().unwrap();
+        assert!(used.redis >= before && used.nodes >= before * 2 && used.total() == used.nodes + used.redis);
+        assert_eq!(Processes::from(own).cpu().unwrap().redis, Duration::ZERO);
+        assert_eq!(Used::default() - used, Used::default());
+    }
+
+    #[test]
+    fn free_ports_are_all_different() {
+        let ports: std::collections::HashSet<_> = free_ports(50).unwrap().into_iter().flatten().collect();
+        assert_eq!(ports.len(), 100);
     }
 
     #[tokio::test]

@@ -92,6 +92,26 @@ fn what_cannot_run_says_why_with_status_2() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_cluster_that_cannot_run_says_why_with_status_2() -> anyhow::Result<()> {
+    for (arguments, reason) in [
+        (vec!["--duet", "/nowhere/duet"], "there is no /nowhere/duet"),
+        (vec!["--skip-duet", "--reference", "/nowhere"], "there is no /nowhere/server.mjs"),
+        (vec!["--skip-duet"], "there is no node: install"),
+        (vec!["--skip-reference", "--duet", "/bin/sh"], "there is no redis-server: install"),
+        (vec!["--hold-sockets", "1000000000"], "raise the hard limit"),
+        (vec!["--nodes", "2,0"], "--nodes"),
+        (vec!["--skip-duet", "--skip-reference"], "--skip-reference"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_loadtest"));
+        let output = command.args(["bench", "cluster"]).args(&arguments).env("PATH", "/nowhere").output()?;
+        let errors = String::from_utf8(output.stderr)?;
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
+        ensure!(errors.contains(reason), "{arguments:?}: {errors}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn the_reference_seats_two_and_relays_between_them() -> anyhow::Result<()> {
     let reference = Reference::start()?;

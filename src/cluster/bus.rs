@@ -11,8 +11,9 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::{Context, Waker},
     time::{Duration, Instant},
 };
 
@@ -38,8 +39,10 @@ use crate::{
 const PROOF: Duration = Duration::from_secs(1);
 /// Without a proof for so long, the connection is given up.
 const UNPROVEN: Duration = Duration::from_secs(3);
-/// How long receipts wait for company, and how often time is looked at while anything waits.
-const TICK: Duration = Duration::from_millis(50);
+/// How long receipts that nobody waits for wait for company, and how often time is looked at while anything waits.
+const TICK: Duration = Duration::from_millis(400);
+/// What follows within this time is sent by the task, together with whatever else has come by then.
+const ALONE: Duration = Duration::from_micros(250);
 
 /// The messages of this node to others, and theirs to it.
 pub struct Bus {
@@ -54,6 +57,10 @@ pub struct Bus {
     /// Lines with something to send.
     queued: Mutex<Vec<Arc<Line>>>,
     wake: Notify,
+    last_sent: Mutex<Instant>,
+    /// A tick will come.
+    ticking: AtomicBool,
+    connections: OnceLock<Weak<Connections>>,
     /// The last message to oneself that came back.
     proof: watch::Sender<u64>,
     /// Where the adapter's messages go.
@@ -86,14 +93,18 @@ impl Bus {
             streams: AtomicU64::new(1),
             queued: Mutex::default(),
             wake: Notify::new(),
+            last_sent: Mutex::new(Instant::now()),
+            ticking: AtomicBool::new(false),
+            connections: OnceLock::new(),
             proof: watch::Sender::new(0),
             subscribers: Mutex::default(),
         })
     }
 
-    /// Where letters come out.
-    pub fn attach(&self, addressee: Weak<dyn Addressee>) {
+    /// Where letters come out, and how they get away.
+    pub fn attach(&self, addressee: Weak<dyn Addressee>, connections: &Arc<Connections>) {
         let _ = self.addressee.set(addressee);
+        let _ = self.connections.set(Arc::downgrade(connections));
     }
 
     fn channel(&self, node: NodeId) -> String {
@@ -114,6 +125,40 @@ impl Bus {
         self.wake.notify_one();
     }
 
+    /// Sends at once what has just come, if it is alone: no task has to be woken for it.
+    fn send_at_once(&self, line: &Arc<Line>) {
+        let now = Instant::now();
+        let alone = {
+            let mut last = lock(&self.last_sent);
+            now - std::mem::replace(&mut *last, now) >= ALONE
+        };
+        let connection = alone.then(|| self.connections.get()).flatten().and_then(Weak::upgrade);
+        let channel = self.channel(line.node);
+        let slot = topology::slot(channel.as_bytes());
+        let sent = connection.and_then(|connections| connections.now(slot)).is_some_and(|connection| {
+            let Ok(_one_at_a_time) = line.sending.try_lock() else { return false };
+            line.unqueue();
+            while let Some((frame, resent)) = line.next_frame(self.node, connection.number) {
+                self.metrics.bus_resends.inc_by(resent as u64);
+                let published = std::pin::pin!(publish(&connection, &channel, &frame));
+                // Nearly always there is room; otherwise nothing was sent, and the task does it.
+                if published.poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+                    line.rewind();
+                    line.queue();
+                    return false;
+                }
+            }
+            true
+        });
+        if !sent {
+            lock(&self.queued).push(Arc::clone(line));
+        }
+        // For the task, or for the tick that looks after its receipt.
+        if !sent || !self.ticking.swap(true, Ordering::AcqRel) {
+            self.wake.notify_one();
+        }
+    }
+
     /// Sends a record to one node.
     fn push(&self, node: NodeId, record: Vec<u8>, urgent: bool, perishable: bool, receipt: Option<Receipt>) {
         let line = self.line(node);
@@ -121,7 +166,10 @@ impl Bus {
         match line.push(record, urgent, perishable, receipt, Instant::now()) {
             Ok(first) => {
                 self.metrics.bus_waiting_bytes.add(bytes);
-                if first {
+                // Only what a client has just sent: anything else may come from within a delivery.
+                if first && perishable {
+                    self.send_at_once(&line);
+                } else if first {
                     self.queue(&line);
                 }
             }
@@ -221,7 +269,7 @@ impl Bus {
             if line.queue() {
                 self.queue(&line);
             }
-        } else if received.send_soon {
+        } else if received.send_soon && !self.ticking.swap(true, Ordering::AcqRel) {
             // The next tick does it.
             self.wake.notify_one();
         }
@@ -259,10 +307,13 @@ impl Bus {
         loop {
             tokio::select! {
                 () = self.wake.notified() => {
+                    self.ticking.store(true, Ordering::Release);
                     tick.get_or_insert_with(|| tokio::time::Instant::now() + TICK);
                 }
                 () = tokio::time::sleep_until(tick.unwrap_or_else(tokio::time::Instant::now)), if tick.is_some() => {
+                    self.ticking.store(false, Ordering::Release);
                     let active = self.tick();
+                    self.ticking.fetch_or(active, Ordering::AcqRel);
                     tick = active.then(|| tokio::time::Instant::now() + TICK);
                 }
                 // What was sent over the last connection may be lost.
@@ -274,6 +325,7 @@ impl Bus {
             let lines = std::mem::take(&mut *lock(&self.queued));
             for line in lines {
                 line.unqueue();
+                *lock(&self.last_sent) = Instant::now();
                 self.send(connections, &line).await;
             }
         }
@@ -298,6 +350,7 @@ impl Bus {
     async fn send(&self, connections: &Connections, line: &Line) {
         let channel = self.channel(line.node);
         let Some(connection) = connections.now(topology::slot(channel.as_bytes())) else { return };
+        let _one_at_a_time = line.sending.lock().await;
         while let Some((frame, resent)) = line.next_frame(self.node, connection.number) {
             self.metrics.bus_resends.inc_by(resent as u64);
             if publish(&connection, &channel, &frame).await.is_err() {

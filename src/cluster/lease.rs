@@ -484,6 +484,10 @@ impl Partition {
                 return Ok(End::Changed);
             };
             memory.until = Some(sent + self.shared.reliance());
+            if memory.could_seat {
+                // All is asserted: over another connection it need not be again.
+                memory.epoch.clone_from(&standing.epoch);
+            }
             let chores = async {
                 let mut more = false;
                 if settled {
@@ -504,7 +508,7 @@ impl Partition {
             };
             if settled && established && !usable && !more {
                 usable = true;
-                // Not earlier: until then, what this node can say of others is of the epoch before.
+                // Not earlier: until then, this node cannot say who else may seat peers.
                 memory.could_seat = true;
                 memory.epoch.clone_from(&standing.epoch);
                 self.phase.send_replace(Phase::Usable(Arc::clone(&standing)));
@@ -550,7 +554,6 @@ impl Partition {
         memory.token += 1;
         let token = memory.token.to_string();
         let (lease, ttl) = (memory.lease.to_string(), self.shared.settings.lease.as_millis().to_string());
-        let seen = memory.seen.to_string();
         let view: Vec<String> =
             if memory.could_seat { memory.view.iter().map(ToString::to_string).collect() } else { Vec::new() };
         let held_in = if memory.could_seat { memory.epoch.as_str() } else { "" };
@@ -560,7 +563,6 @@ impl Partition {
             token.as_bytes(),
             ttl.as_bytes(),
             held_in.as_bytes(),
-            seen.as_bytes(),
         ];
         arguments.extend(view.iter().map(String::as_bytes));
         let sent = Instant::now();
@@ -575,19 +577,22 @@ impl Partition {
         let epoch = text(answer.get(1))?.to_owned();
         let lease_text = text(answer.get(2))?.to_owned();
         memory.lease = lease_text.parse().map_err(|_| CallError::Form)?;
-        memory.until = Some(sent + self.shared.reliance());
         let standing = Standing { connection: connection.clone(), epoch, lease: memory.lease, lease_text, token };
         match status {
-            "held" => {}
+            "held" => memory.until = Some(sent + self.shared.reliance()),
             "assert" => {
+                // What is held is relied on no longer than before until it is asserted.
+                memory.seen = 0;
                 tracing::info!(partition = self.index, "redis came back as another: seats are asserted");
                 self.assert(&standing, memory).await?;
             }
             "fresh" => {
+                memory.until = Some(sent + self.shared.reliance());
                 memory.could_seat = false;
                 memory.seen = 0;
                 self.start_anew(standing.lease);
             }
+            "late" => return Err(CallError::Late),
             _ => return Err(CallError::Form),
         }
         Ok(standing)

@@ -32,7 +32,7 @@ const FRAME_BYTES: usize = 128 << 10;
 const UNTOLD_RECORDS: u64 = 64;
 const UNTOLD_BYTES: usize = 128 << 10;
 /// Without any receipt for so long, everything that waits is sent again.
-const SEND_AGAIN: Duration = Duration::from_secs(1);
+const SEND_AGAIN: Duration = Duration::from_millis(1500);
 
 /// Not more often is the same sent again on request.
 const REWIND: Duration = Duration::from_millis(200);
@@ -44,6 +44,8 @@ pub struct Line {
     pub node: NodeId,
     outgoing: Mutex<Outgoing>,
     incoming: Mutex<Incoming>,
+    /// Held by whoever takes frames and sends them: they are to leave in their order.
+    pub sending: tokio::sync::Mutex<()>,
 }
 
 struct Sent {
@@ -94,6 +96,8 @@ struct Incoming {
     untold_bytes: usize,
     /// The other node is to be told at the next occasion.
     tell: bool,
+    /// It was already to be told at the last tick.
+    told_late: bool,
     again: bool,
 }
 
@@ -141,6 +145,7 @@ impl Line {
                 queued: false,
             }),
             incoming: Mutex::default(),
+            sending: tokio::sync::Mutex::default(),
         }
     }
 
@@ -181,6 +186,11 @@ impl Line {
         self.outgoing().queued = false;
     }
 
+    /// The last frame that was taken did not get away: all is to be sent once more.
+    pub fn rewind(&self) {
+        self.outgoing().sent = 0;
+    }
+
     /// The next frame to send over that connection, if there is anything to say, and how many of its records were sent
     /// before.
     pub fn next_frame(&self, from: NodeId, over: u64) -> Option<(Vec<u8>, usize)> {
@@ -188,6 +198,7 @@ impl Line {
             let mut incoming = self.incoming();
             incoming.untold = 0;
             incoming.untold_bytes = 0;
+            incoming.told_late = false;
             (
                 incoming.stream,
                 incoming.expected,
@@ -337,7 +348,12 @@ impl Line {
     /// What time brings: what is to be sent again, whose patience has ended. Tells whether something is to be sent; `due`
     /// and `freed` as in [`Received`].
     pub fn tick(&self, now: Instant, patience: Duration, due: &mut Vec<Due>, freed: &mut usize) -> Tick {
-        let tell = self.incoming().tell;
+        let (tell, overdue) = {
+            let mut incoming = self.incoming();
+            // Nearly always something goes the other way within a tick, and takes it along.
+            let overdue = incoming.tell && std::mem::replace(&mut incoming.told_late, true);
+            (incoming.tell, overdue)
+        };
         let mut outgoing = self.outgoing();
         let outgoing = &mut *outgoing;
         let mut bytes = 0;
@@ -361,7 +377,7 @@ impl Line {
             outgoing.progress = now;
         }
         let unsent = outgoing.waiting.len() > outgoing.sent;
-        Tick { send: tell || unsent, resent, active: tell || !outgoing.waiting.is_empty() }
+        Tick { send: overdue || unsent, resent, active: tell || !outgoing.waiting.is_empty() }
     }
 
     /// The other node is gone: nothing that waits will have a receipt.

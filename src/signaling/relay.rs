@@ -189,7 +189,7 @@ impl Signaling {
         let bound = self.limits.outbound_bytes / 4;
         let tally = Arc::new(Mutex::new((remote.len(), outcome)));
         for (room, to) in remote {
-            session.sent_away(bytes, bound);
+            let urgent = session.sent_away(bytes, bound) || asked.ack.is_some();
             let (signaling, session, tally) = (Arc::clone(self), Arc::clone(session), Arc::clone(&tally));
             let from = session.occupant();
             let receipt: Receipt = Box::new(move |delivery| {
@@ -209,7 +209,7 @@ impl Signaling {
             });
             let content = Content::Event { array: array.clone(), attachments: attachments.clone() };
             match &self.post {
-                Some(post) => post.send(&Letter { room, from, to, content }, asked.ack.is_some(), Some(receipt)),
+                Some(post) => post.send(&Letter { room, from, to, content }, urgent, Some(receipt)),
                 None => receipt(Delivery::NoPeer),
             }
         }

@@ -158,15 +158,18 @@ impl Session {
         self.state.swap(CLOSING, Ordering::AcqRel) == OPEN
     }
 
-    /// Counts `bytes` as under way to another node; above `bound` no more is read from the client.
-    pub fn sent_away(&self, bytes: usize, bound: usize) {
-        if self.under_way.fetch_add(bytes, Ordering::AcqRel) + bytes > bound {
+    /// Counts `bytes` as under way to another node; above `bound` no more is read from the client. Tells whether it is time
+    /// to hear of some of it.
+    pub fn sent_away(&self, bytes: usize, bound: usize) -> bool {
+        let under_way = self.under_way.fetch_add(bytes, Ordering::AcqRel) + bytes;
+        if under_way > bound {
             let mut holds = lock(&self.holds);
             // What brings it down again may have come before this lock.
             if self.under_way.load(Ordering::Acquire) > bound {
                 holds.under_way.get_or_insert_with(|| self.flow.pause());
             }
         }
+        under_way > bound / 2
     }
 
     /// `bytes` have their receipt.

@@ -3,6 +3,9 @@
 
 mod cluster;
 mod connections;
+mod deployments;
+mod faults;
+mod history;
 mod hostile;
 mod layout;
 mod order;

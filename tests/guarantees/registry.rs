@@ -3,16 +3,23 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
 use duet::{
+    cluster::{Cluster, topology::Deployment},
+    config::Settings,
+    exchange::{Addressee, Delivery, Letter},
     id::{Generation, NodeId, PeerId, RoomName, Sid},
+    lifecycle::Lifecycle,
+    metrics::Metrics,
     rooms::{JoinOutcome, LeaveOutcome, Occupant, Registry, Role, SEATS, memory::MemoryRegistry},
 };
 use proptest::prelude::*;
+
+use crate::support::redis::{Redis, RedisOptions};
 
 fn room(name: &str) -> RoomName {
     RoomName::parse(name).expect("a room name")
@@ -176,7 +183,7 @@ impl Model {
 }
 
 /// Plays a history to a registry and to the model.
-async fn agrees_with_the_model(registry: &dyn Registry, node: NodeId, history: &[Step]) {
+async fn agrees_with_the_model(registry: &dyn Registry, node: NodeId, history: &[Step], case: usize) {
     let peers: Vec<_> = (0..4).map(|_| PeerId(Sid::new())).collect();
     let who = |peer: u8, generation: u8| Occupant {
         peer: peers[usize::from(peer)],
@@ -188,17 +195,23 @@ async fn agrees_with_the_model(registry: &dyn Registry, node: NodeId, history: &
         match *step {
             Step::Join { room, peer, generation } => {
                 let who = who(peer, generation);
-                assert_eq!(join(registry, &format!("r{room}"), who).await, model.join(room, who), "{history:?}");
+                assert_eq!(join(registry, &format!("{case}-{room}"), who).await, model.join(room, who), "{history:?}");
             }
             Step::Leave { room, peer, generation } => {
                 let who = who(peer, generation);
-                assert_eq!(leave(registry, &format!("r{room}"), who).await, model.leave(room, who), "{history:?}");
+                assert_eq!(leave(registry, &format!("{case}-{room}"), who).await, model.leave(room, who), "{history:?}");
             }
         }
     }
     let seats = model.0.values().map(Vec::len).sum::<usize>();
     let rooms = model.0.values().filter(|seats| !seats.is_empty()).count();
     assert_eq!((registry.occupancy().rooms, registry.occupancy().seats), (rooms, seats));
+    for (room, seats) in model.0 {
+        for (who, _) in seats {
+            leave(registry, &format!("{case}-{room}"), who).await;
+        }
+    }
+    assert_eq!(registry.occupancy(), duet::rooms::Occupancy::default());
 }
 
 /// The suite for one kind of registry. `$new` makes an empty one, and the node whose seats it takes.
@@ -219,11 +232,11 @@ macro_rules! registry_suite {
             #[test]
             fn any_history_ends_as_the_model_says() {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+                let made = runtime.block_on($new);
+                let case = AtomicUsize::new(0);
                 proptest!(ProptestConfig::with_cases(512), |(history in steps())| {
-                    runtime.block_on(async {
-                        let (registry, node): (Arc<dyn Registry>, NodeId) = $new.await;
-                        agrees_with_the_model(&*registry, node, &history).await;
-                    });
+                    let case = case.fetch_add(1, Ordering::SeqCst);
+                    runtime.block_on(agrees_with_the_model(&*made.registry, made.node, &history, case));
                 });
             }
         }
@@ -232,14 +245,55 @@ macro_rules! registry_suite {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
             async fn $test() {
-                let (registry, node): (Arc<dyn Registry>, NodeId) = $new.await;
-                super::$test(registry, node).await;
+                let made: Made = $new.await;
+                super::$test(Arc::clone(&made.registry), made.node).await;
             }
         )*
     };
 }
 
-registry_suite!(memory, async { (Arc::new(MemoryRegistry::default()) as Arc<dyn Registry>, NodeId::random()) });
+registry_suite!(memory, async {
+    Made { registry: Arc::new(MemoryRegistry::default()), node: NodeId::random(), _redis: None }
+});
+
+registry_suite!(redis, redis_registry());
+
+/// A registry to be tested, the node whose seats it takes, and what it lives on.
+struct Made {
+    registry: Arc<dyn Registry>,
+    node: NodeId,
+    _redis: Option<Redis>,
+}
+
+async fn redis_registry() -> Made {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let environment = HashMap::from([
+        ("DUET_REDIS__URL".to_owned(), redis.url()),
+        ("DUET_CLUSTER__LEASE".to_owned(), "1s".to_owned()),
+        ("DUET_CLUSTER__RENEW".to_owned(), "100ms".to_owned()),
+    ]);
+    let settings = Settings::load(None, environment).expect("settings");
+    let node = NodeId::random();
+    let lifecycle = Lifecycle::default();
+    let deployment = Deployment::parse(&settings.redis).expect("a deployment");
+    let metrics = Metrics::new().expect("metrics");
+    let cluster = Cluster::new(deployment, &settings.redis, &settings.cluster, node, &metrics, &lifecycle);
+    let nobody: Weak<dyn Addressee> = Weak::<Nobody>::new();
+    cluster.run(&lifecycle, &nobody);
+    Made { registry: cluster.registry.clone(), node, _redis: Some(redis) }
+}
+
+/// Hears nothing.
+struct Nobody;
+
+impl Addressee for Nobody {
+    fn deliver(&self, _: Letter) -> Delivery {
+        Delivery::NoPeer
+    }
+    fn node_lost(&self, _: NodeId, _: &dyn Fn(&RoomName) -> bool) {}
+    fn seat_lost(&self, _: &RoomName, _: Occupant) {}
+    fn left_late(&self, _: &RoomName, _: Occupant, _: Occupant) {}
+}
 
 #[tokio::test]
 async fn rooms_in_memory_leave_nothing_behind() {

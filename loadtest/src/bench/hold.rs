@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 
 use super::{REST, Subject, each, micros};
-use crate::crowd::{self, Crowd};
+use crate::crowd::Crowd;
 use crate::server::Memory;
 
 /// How many are held.
@@ -49,19 +49,19 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// # Errors
 /// When a socket gets no seat or is cut off, or the memory does not settle.
 pub async fn run(subject: &Subject, plan: &Plan) -> anyhow::Result<Figures> {
-    let process = subject.process;
-    process.quiet(REST).await?;
-    let empty = process.memory()?;
-    let peers = crowd::connect(&subject.target, plan.sockets, subject.in_flight).await?;
-    let peers = crowd::seat(peers, subject.manner, subject.in_flight).await?;
+    let processes = &subject.processes;
+    processes.quiet(REST).await?;
+    let empty = processes.memory()?;
+    let peers = subject.connect(plan.sockets).await?;
+    let peers = subject.seat(peers).await?;
     let crowd = Crowd::listen(peers, |_, _| {});
-    process.quiet(REST).await?;
+    processes.quiet(REST).await?;
 
-    let (begin, cpu) = (Instant::now(), process.cpu()?);
+    let (begin, cpu) = (Instant::now(), processes.cpu()?);
     let mut samples = VecDeque::new();
     let full = loop {
         tokio::time::sleep(STEP).await;
-        let memory = process.memory()?;
+        let memory = processes.memory()?;
         samples.push_back(memory.rss.saturating_sub(empty.rss));
         if samples.len() > SAMPLES {
             samples.pop_front();
@@ -71,7 +71,7 @@ pub async fn run(subject: &Subject, plan: &Plan) -> anyhow::Result<Figures> {
         }
         ensure!(begin.elapsed() < PATIENCE, "memory has not settled within {PATIENCE:?}");
     };
-    let (held, cpu) = (begin.elapsed(), process.cpu()?.saturating_sub(cpu));
+    let (held, cpu) = (begin.elapsed(), (processes.cpu()? - cpu).total());
     crowd.check_all_connected()?;
 
     let sockets = plan.sockets as u64;

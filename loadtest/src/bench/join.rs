@@ -5,7 +5,8 @@
 use std::time::{Duration, Instant};
 
 use super::{REST, Subject, each, micros};
-use crate::crowd;
+use crate::peer::Peer;
+use crate::server::Used;
 
 /// How many join.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
@@ -14,7 +15,7 @@ pub struct Plan {
     pub sockets: usize,
 }
 
-/// CPU time of the server's process by socket.
+/// CPU time of the server by socket.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct Figures {
     /// How many joined.
@@ -36,28 +37,43 @@ pub struct Figures {
 /// # Errors
 /// When a socket cannot connect or gets no seat.
 pub async fn run(subject: &Subject, plan: &Plan) -> anyhow::Result<Figures> {
-    let process = subject.process;
-    process.quiet(REST).await?;
-    let (idle, begin) = (process.cpu()?, Instant::now());
-    let peers = crowd::connect(&subject.target, plan.sockets, subject.in_flight).await?;
+    let processes = &subject.processes;
+    processes.quiet(REST).await?;
+    let (idle, begin) = (processes.cpu()?, Instant::now());
+    let peers = subject.connect(plan.sockets).await?;
     let connecting = begin.elapsed();
-    process.quiet(REST).await?;
+    processes.quiet(REST).await?;
+    let connected = processes.cpu()? - idle;
+    let (_, seated) = seat(subject, peers).await?;
 
-    let (connected, begin) = (process.cpu()?, Instant::now());
-    let peers = crowd::seat(peers, subject.manner, subject.in_flight).await?;
-    let seating = begin.elapsed();
-    process.quiet(REST).await?;
-    let seated = process.cpu()?;
-    drop(peers);
-
-    let a_socket = |cpu: Duration| each(micros(cpu), plan.sockets as u64);
+    let a_socket = |used: Used| each(micros(used.total()), plan.sockets as u64);
     let a_second = |time: Duration| 1.0 / each(time.as_secs_f64(), plan.sockets as u64);
     Ok(Figures {
         sockets: plan.sockets,
-        cpu_us_a_connection: a_socket(connected.saturating_sub(idle)),
-        cpu_us_a_seat: a_socket(seated.saturating_sub(connected)),
-        cpu_us_a_join: a_socket(seated.saturating_sub(idle)),
+        cpu_us_a_connection: a_socket(connected),
+        cpu_us_a_seat: a_socket(seated.used),
+        cpu_us_a_join: a_socket(connected) + a_socket(seated.used),
         connections_a_second: a_second(connecting),
-        seats_a_second: a_second(seating),
+        seats_a_second: a_second(seated.took),
     })
+}
+
+/// What it took to seat peers that were connected.
+pub(super) struct Seated {
+    /// Until the server had come to rest again.
+    pub used: Used,
+    /// Until the last was seated.
+    pub took: Duration,
+}
+
+/// Seats peers that are connected.
+///
+/// # Errors
+/// When one gets no seat.
+pub(super) async fn seat(subject: &Subject, peers: Vec<Peer>) -> anyhow::Result<(Vec<Peer>, Seated)> {
+    let (before, begin) = (subject.processes.cpu()?, Instant::now());
+    let peers = subject.seat(peers).await?;
+    let took = begin.elapsed();
+    subject.processes.quiet(REST).await?;
+    Ok((peers, Seated { used: subject.processes.cpu()? - before, took }))
 }

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 
-use super::{Subject, hold, join, relay};
+use super::{REPEATS, Subject, Verdict, at_least_one, beside, count, disturbed, hold, join, pairs, relay};
 use crate::crowd::InFlight;
 use crate::limits;
 use crate::machine::Machine;
@@ -81,14 +81,6 @@ pub struct Options {
     json: Option<PathBuf>,
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("must be at least 1".to_owned()),
-        Ok(count) => Ok(count),
-        Err(error) => Err(format!("{error}")),
-    }
-}
-
 /// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Scenario {
@@ -101,21 +93,6 @@ pub enum Scenario {
 }
 
 const BARE: &str = "bare relay";
-
-/// Cores that others may use before the figures are called uncertain.
-const BUSY: f64 = 0.1;
-
-/// How often a spoilt measurement is repeated.
-const REPEATS: u32 = 2;
-
-/// How it ended, for the exit status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Every target that could be compared.
-    Holds,
-    /// A target is missed, or a message went astray.
-    Missed,
-}
 
 /// What one server showed, by round.
 #[derive(Clone, Debug, Default, serde::Serialize)]
@@ -184,10 +161,8 @@ pub async fn run(options: &Options) -> anyhow::Result<Verdict> {
         println!("{line}");
     }
     let others = [&server, &reference].map(Measured::others_cores).into_iter().fold(0.0, f64::max);
-    if others > BUSY {
-        println!(
-            "others on the machine used up to {others:.1} cores meanwhile: CPU times are too high, and ratios uncertain"
-        );
+    if let Some(warning) = disturbed(others) {
+        println!("{warning}");
     }
     if let Some(path) = &options.json {
         let (complete, machine) = (done.is_ok(), &machine);
@@ -224,15 +199,15 @@ async fn measure_all(
 
 /// A server to measure: started for each scenario, or running.
 enum Side {
-    Started(Launch),
+    Started(Launch, Dialect),
     Running(Loopback, Process, Dialect),
 }
 
 impl Side {
     fn name(&self) -> &'static str {
         match self {
-            Self::Started(Launch::Duet(_)) => "duet",
-            Self::Started(Launch::Bare(_)) => BARE,
+            Self::Started(_, Dialect::Socketio) => "duet",
+            Self::Started(_, Dialect::Bare) => BARE,
             Self::Running(..) => "running server",
         }
     }
@@ -267,13 +242,9 @@ async fn measure(
             let subject = options.subject(address.0, *process, *dialect);
             measure_subject(&subject, plans, scenario, measured).await
         }
-        Side::Started(launch) => {
+        Side::Started(launch, dialect) => {
             let server = Server::start(launch).await?;
-            let dialect = match launch {
-                Launch::Duet(_) => Dialect::Socketio,
-                Launch::Bare(_) => Dialect::Bare,
-            };
-            let subject = options.subject(server.address, server.process, dialect);
+            let subject = options.subject(server.address, server.process, *dialect);
             let done = measure_subject(&subject, plans, scenario, measured).await;
             server.stop().await?;
             done
@@ -324,13 +295,14 @@ impl Options {
         }
         let duet = beside(self.duet.clone(), "duet")?;
         let bare = beside(self.bare.clone(), "bare-relay")?;
-        Ok(vec![Side::Started(Launch::Duet(duet)), Side::Started(Launch::Bare(bare))])
+        let (duet, bare) = (Launch::Duet(duet), Launch::Bare(bare));
+        Ok(vec![Side::Started(duet, Dialect::Socketio), Side::Started(bare, Dialect::Bare)])
     }
 
     fn subject(&self, address: std::net::SocketAddr, process: Process, dialect: Dialect) -> Subject {
         Subject {
-            target: Target { address, dialect, browser_headers: self.browser_headers },
-            process,
+            targets: vec![Target { address, dialect, browser_headers: self.browser_headers }],
+            processes: process.into(),
             manner: Manner { ack: self.ack },
             in_flight: InFlight(self.in_flight),
         }
@@ -346,24 +318,6 @@ impl Plans {
         };
         scenarios.iter().map(sockets).max().unwrap_or(0)
     }
-}
-
-fn pairs(sockets: usize) -> usize {
-    sockets.next_multiple_of(2)
-}
-
-/// The program given, or the one of this name next to this program.
-fn beside(given: Option<PathBuf>, name: &str) -> anyhow::Result<PathBuf> {
-    let path = match given {
-        Some(path) => path,
-        None => std::env::current_exe()?.with_file_name(name),
-    };
-    ensure!(
-        path.is_file(),
-        "there is no {}: build it (cargo build --release --workspace) or say where it is (--duet, --bare)",
-        path.display()
-    );
-    Ok(path)
 }
 
 fn figures(server: &Measured, reference: &Measured) -> Vec<Figure> {
@@ -403,9 +357,4 @@ fn figures(server: &Measured, reference: &Measured) -> Vec<Figure> {
     .into_iter()
     .filter(|figure: &Figure| !figure.server.is_empty())
     .collect()
-}
-
-#[expect(clippy::cast_precision_loss, reason = "microseconds, KiB and counts far below 2^52")]
-fn count(value: u64) -> f64 {
-    value as f64
 }

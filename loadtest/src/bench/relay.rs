@@ -8,13 +8,13 @@ use anyhow::Context as _;
 use hdrhistogram::Histogram;
 use tokio::runtime::Handle;
 
-use super::{REST, Subject, each, micros};
+use super::{Mark, REST, Subject, each, micros};
 use crate::connection::Outgoing;
-use crate::crowd::{self, Crowd, Pings};
+use crate::crowd::{Crowd, Pings};
 use crate::ledger::{Account, Ledger, Letter, Route};
-use crate::machine;
 use crate::pace::Schedule;
-use crate::server::Process;
+use crate::peer::Peer;
+use crate::server::Processes;
 
 /// What to send.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
@@ -52,8 +52,10 @@ impl Percentiles {
 /// All of it after the warm-up, except the account, which is of every message.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Figures {
-    /// CPU time of the server's process by message relayed.
+    /// CPU time of the server by message relayed, that of all its processes together.
     pub cpu_us_a_relay: f64,
+    /// Of it that of Redis.
+    pub redis_cpu_us_a_relay: f64,
     /// Messages delivered.
     pub relayed: u64,
     /// How all messages fared.
@@ -122,10 +124,17 @@ pub enum Bottleneck {
 /// # Errors
 /// When the peers cannot be seated, a connection ends or the generator falls behind.
 pub async fn run(subject: &Subject, plan: &Plan) -> anyhow::Result<Figures> {
-    let peers = crowd::connect(&subject.target, plan.rooms * 2, subject.in_flight).await?;
-    let peers = crowd::seat(peers, subject.manner, subject.in_flight).await?;
-    subject.process.quiet(REST).await?;
+    let peers = subject.connect(plan.rooms * 2).await?;
+    let peers = subject.seat(peers).await?;
+    subject.processes.quiet(REST).await?;
+    Ok(measure(subject, plan, peers).await?.0)
+}
 
+/// The same with peers that are seated, who listen on.
+///
+/// # Errors
+/// When a connection ends or the generator falls behind.
+pub(super) async fn measure(subject: &Subject, plan: &Plan, peers: Vec<Peer>) -> anyhow::Result<(Figures, Crowd)> {
     let (rate, route, letter) = (f64::from(plan.rate), Route::new(peers.len()), Letter::new(plan.bytes));
     let start = Instant::now() + HEAD_START;
     let schedule = Schedule { start, rate: plan.rate, burst: plan.burst };
@@ -141,8 +150,8 @@ pub async fn run(subject: &Subject, plan: &Plan) -> anyhow::Result<Figures> {
         }
     });
 
-    let pacer =
-        Pacer { schedule, route, letter, outgoing: crowd.outgoing(), server: subject.process, pings: crowd.pings() };
+    let (outgoing, server, pings) = (crowd.outgoing(), subject.processes.clone(), crowd.pings());
+    let pacer = Pacer { schedule, route, letter, outgoing, server, pings };
     let runtime = Handle::current();
     let pacing = tokio::task::spawn_blocking(move || {
         let _context = runtime.enter();
@@ -153,26 +162,27 @@ pub async fn run(subject: &Subject, plan: &Plan) -> anyhow::Result<Figures> {
     crowd.check_all_connected()?;
     let sent = sent?;
     wait_for_last(&ledger, total).await;
-    let used = Mark::take(subject.process, &crowd.pings())?.since(&sent.begin);
+    let used = Mark::take(&subject.processes, &crowd.pings())?.since(&sent.begin);
     crowd.check_all_connected()?;
     // What arrives now arrives twice.
-    subject.process.quiet(REST).await?;
+    subject.processes.quiet(REST).await?;
 
     let (account, latency) = ledger.lock().unwrap_or_else(PoisonError::into_inner).close(total);
     let relayed = latency.len();
     let figures = Figures {
-        cpu_us_a_relay: each(micros(used.server), relayed),
+        cpu_us_a_relay: each(micros(used.server.total()), relayed),
+        redis_cpu_us_a_relay: each(micros(used.server.redis), relayed),
         relayed,
         account,
         pings: used.pings,
         latency_us: Percentiles::of(&latency),
         achieved_rate: rate_of(total - warm, sent.duration),
         lateness_us: Percentiles::of(&sent.lateness),
-        others_cores: used.others().as_secs_f64() / used.at.as_secs_f64(),
+        others_cores: used.others_cores(),
         generator_cpu_us_a_relay: each(micros(used.own), relayed),
     };
     figures.check_generator(plan)?;
-    Ok(figures)
+    Ok((figures, crowd))
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive count of messages")]
@@ -197,7 +207,7 @@ struct Pacer {
     route: Route,
     letter: Letter,
     outgoing: Vec<Outgoing>,
-    server: Process,
+    server: Processes,
     pings: Pings,
 }
 
@@ -209,50 +219,12 @@ struct Sent {
     lateness: Histogram<u64>,
 }
 
-/// Time, CPU times and pings: at an instant, or between two.
-struct Mark<T> {
-    at: T,
-    server: Duration,
-    own: Duration,
-    machine: Duration,
-    pings: u64,
-}
-
-impl Mark<Instant> {
-    fn take(server: Process, pings: &Pings) -> anyhow::Result<Self> {
-        Ok(Self {
-            at: Instant::now(),
-            server: server.cpu()?,
-            own: Process::of(std::process::id())?.cpu()?,
-            machine: machine::busy()?,
-            pings: pings.count(),
-        })
-    }
-
-    fn since(&self, earlier: &Self) -> Mark<Duration> {
-        Mark {
-            at: self.at.saturating_duration_since(earlier.at),
-            server: self.server.saturating_sub(earlier.server),
-            own: self.own.saturating_sub(earlier.own),
-            machine: self.machine.saturating_sub(earlier.machine),
-            pings: self.pings - earlier.pings,
-        }
-    }
-}
-
-impl Mark<Duration> {
-    /// What neither the server nor this process used.
-    fn others(&self) -> Duration {
-        self.machine.saturating_sub(self.server + self.own)
-    }
-}
-
 impl Pacer {
     fn run(mut self, warm: u64, total: u64) -> anyhow::Result<Sent> {
         let (mut begin, mut failed) = (None, None);
         let lateness = self.schedule.run(warm, total, |n| {
             if n == warm {
-                begin = Some(Mark::take(self.server, &self.pings));
+                begin = Some(Mark::take(&self.server, &self.pings));
             }
             let sender = &self.outgoing[self.route.sender(n)];
             if let Err(error) = sender.text(self.letter.numbered(n)) {

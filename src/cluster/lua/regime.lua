@@ -1,10 +1,12 @@
 -- For the operations that may find another server process, or other data, than the last time (after common.lua).
 --
--- A server that was restarted, with or without its data, and a replica that was promoted are other processes: what
--- they know may be older than what peers were told. Then a new epoch begins: nobody is seated until every node that may
--- hold seats has asserted them, or its lease would have ended.
+-- A server that was restarted, with or without its data, is another process, and a replica that was promoted has another
+-- replication id: what they know may be older than what peers were told. Then a new epoch begins: nobody is seated until
+-- every node that may hold seats has asserted them, or its lease would have ended. Who may hold seats is said by those
+-- who assert; what is stored here may be too old for that.
 local function regime(ttl, now)
-  local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+  local info = redis.call('INFO', 'server', 'replication')
+  local run = string.match(info, 'run_id:(%x+)') .. string.match(info, 'master_replid:(%x+)')
   local state = redis.call('HMGET', STATE, 'run', 'epoch', 'ends', 'tick')
   if state[1] ~= run then
     local nodes = redis.call('HGETALL', NODES)
@@ -13,10 +15,8 @@ local function regime(ttl, now)
       redis.call('RPUSH', DEAD, nodes[i] .. ' ' .. string.match(nodes[i + 1], '^%S+'))
     end
     redis.call('DEL', NODES, LEASES)
-    local known = 0
-    if redis.call('SCARD', WAITING) > 0 then known = 1 end
     local epoch = string.sub(run, 1, 12) .. '-' .. string.format('%.0f', now)
-    redis.call('HSET', STATE, 'run', run, 'epoch', epoch, 'ends', now + ttl, 'known', known, 'tick', now)
+    redis.call('HSET', STATE, 'run', run, 'epoch', epoch, 'ends', now + ttl, 'known', 0, 'tick', now)
     redis.call('HSETNX', STATE, 'version', 0)
     return epoch, now + ttl
   end

@@ -36,6 +36,8 @@ if ends > 0 then
   end
 end
 
+-- One that has not asserted by then has no lease either.
+if not entry_of(node) then return { 'lost' } end
 local version = tonumber(redis.call('HGET', STATE, 'version'))
 if entry.added > 0 then
   local all = redis.call('HGETALL', NODES)

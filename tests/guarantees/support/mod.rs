@@ -4,6 +4,7 @@
 
 pub mod chaos;
 pub mod cluster;
+pub mod process;
 pub mod redis;
 
 use std::{collections::HashMap, future::Future, net::SocketAddr, time::Duration};
@@ -104,6 +105,60 @@ impl Client {
         Self::over(node.public, TcpStream::connect(node.public).await.expect("connected")).await
     }
 
+    /// Connects to the public listener at `address`.
+    pub async fn connect_to(address: SocketAddr) -> Self {
+        Self::over(address, TcpStream::connect(address).await.expect("connected")).await
+    }
+
+    /// Connects to a node that may not be there, or not answer.
+    pub async fn try_connect(address: SocketAddr, patience: Duration) -> Option<Self> {
+        tokio::time::timeout(patience, async {
+            let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
+            let stream = TcpStream::connect(address).await.ok()?;
+            let (stream, _) = tokio_tungstenite::client_async(url, MaybeTlsStream::Plain(stream)).await.ok()?;
+            let mut client = Self { stream, id: String::new(), acks: 0, kept: std::collections::VecDeque::new() };
+            client.frame().await?;
+            client.send_text("40").await;
+            client.frame().await?;
+            Some(client)
+        })
+        .await
+        .ok()
+        .flatten()
+    }
+
+    /// As `call`, of a server that may be gone, or not answer.
+    pub async fn try_call(&mut self, packet: &Value, patience: Duration) -> Option<Value> {
+        self.acks += 1;
+        let number = self.acks;
+        self.send_text(&format!("42{number}{packet}")).await;
+        let answered = async {
+            loop {
+                match self.read().await {
+                    Heard::Ack(found, answer) if found == number => return Some(answer),
+                    heard => {
+                        let closed = heard == Heard::Closed;
+                        self.kept.push_back(heard);
+                        if closed {
+                            return None;
+                        }
+                    }
+                }
+            }
+        };
+        tokio::time::timeout(patience, answered).await.ok().flatten()
+    }
+
+    /// Whether it has seen its connection closed.
+    pub fn is_closed(&self) -> bool {
+        self.kept.back() == Some(&Heard::Closed)
+    }
+
+    /// All that it has kept.
+    pub fn heard(self) -> std::collections::VecDeque<Heard> {
+        self.kept
+    }
+
     /// Connects with a small receive buffer, so that little is on its way to it in the kernel.
     pub async fn connect_small(node: &Node) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
@@ -127,7 +182,7 @@ impl Client {
     /// The next text frame that is no heartbeat, or none when the connection is closed.
     async fn frame(&mut self) -> Option<String> {
         loop {
-            match tokio::time::timeout(PATIENCE, self.stream.next()).await.expect("something in time") {
+            match tokio::time::timeout(PATIENCE * 2, self.stream.next()).await.expect("something in time") {
                 Some(Ok(Message::Text(text))) if text.as_str() == "2" => self.send_text("3").await,
                 Some(Ok(Message::Text(text))) => return Some(text.to_string()),
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
@@ -174,6 +229,18 @@ impl Client {
         match self.kept.pop_front() {
             Some(kept) => kept,
             None => self.read().await,
+        }
+    }
+
+    /// Stays connected for that long, as a client does; what it hears is kept.
+    pub async fn stay(&mut self, duration: Duration) {
+        let until = tokio::time::Instant::now() + duration;
+        while let Ok(heard) = tokio::time::timeout_at(until, self.read()).await {
+            let closed = heard == Heard::Closed;
+            self.kept.push_back(heard);
+            if closed {
+                return;
+            }
         }
     }
 

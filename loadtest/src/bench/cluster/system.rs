@@ -1,0 +1,128 @@
+//! What is measured: duet's nodes or the reference's, each cluster with a Redis of its own, and what they need installed.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context as _, bail, ensure};
+use futures_util::future::try_join_all;
+use tokio::process::Command;
+
+use crate::bench::Subject;
+use crate::crowd::InFlight;
+use crate::peer::Manner;
+use crate::server::{Launch, Processes, Server};
+use crate::target::{Dialect, Target};
+
+/// A server that several nodes can make up.
+#[derive(Clone, Debug)]
+pub enum System {
+    /// The program.
+    Duet(PathBuf),
+    /// The script for Node.js.
+    Reference(PathBuf),
+}
+
+impl System {
+    /// The reference in this directory, with what it needs.
+    ///
+    /// # Errors
+    /// When Node.js is not there or does not get the packages.
+    pub async fn reference(directory: &Path) -> anyhow::Result<Self> {
+        const INSTALL: &str = "install Node.js 20 or newer, or leave the reference out (--skip-reference)";
+        let script = directory.join("server.mjs");
+        ensure!(script.is_file(), "there is no {}: say where the reference is (--reference)", script.display());
+        require("node", INSTALL).await?;
+        // What npm writes last.
+        if !directory.join("node_modules/.package-lock.json").is_file() {
+            require("npm", INSTALL).await?;
+            eprintln!("npm ci in {}", directory.display());
+            let status = Command::new("npm").args(["ci", "--silent"]).current_dir(directory).status().await?;
+            ensure!(status.success(), "npm ci in {} ended with {status}", directory.display());
+        }
+        Ok(Self::Reference(script))
+    }
+
+    /// What it is called in a table.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Duet(_) => "duet",
+            Self::Reference(_) => "Node.js",
+        }
+    }
+
+    /// Whether so many nodes share a Redis. duet needs none when it is alone.
+    #[must_use]
+    pub const fn shares(&self, nodes: usize) -> bool {
+        nodes > 1 || matches!(self, Self::Reference(_))
+    }
+}
+
+/// Fails with a sentence if a program is not there.
+///
+/// # Errors
+/// When it cannot be started.
+pub async fn require(program: &str, install: &str) -> anyhow::Result<()> {
+    match Command::new(program).arg("--version").stdout(Stdio::null()).status().await {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => bail!("there is no {program}: {install}"),
+        Err(error) => Err(error).with_context(|| format!("cannot start {program}")),
+    }
+}
+
+/// Nodes that serve, with their Redis. Killed when dropped.
+pub struct Cluster {
+    nodes: Vec<Server>,
+    redis: Option<Server>,
+}
+
+impl Cluster {
+    /// Starts so many nodes, with an empty Redis if `shared`, and waits until all of them are ready.
+    ///
+    /// # Errors
+    /// When one does not start.
+    pub async fn start(system: &System, nodes: usize, shared: bool) -> anyhow::Result<Self> {
+        let redis = if shared {
+            Some(Server::start(&Launch::Redis(PathBuf::from("redis-server"))).await.context("Redis")?)
+        } else {
+            None
+        };
+        let launch = match (system, &redis) {
+            (System::Duet(path), None) => Launch::Duet(path.clone()),
+            (System::Duet(path), Some(redis)) => Launch::DuetNode(path.clone(), redis.address),
+            (System::Reference(script), Some(redis)) => Launch::Script(script.clone(), redis.address),
+            (System::Reference(_), None) => bail!("the reference needs a Redis"),
+        };
+        let nodes = Server::start_all(&launch, nodes).await?;
+        Ok(Self { nodes, redis })
+    }
+
+    /// What a scenario needs to load it.
+    #[must_use]
+    pub fn subject(&self, in_flight: usize) -> Subject {
+        let target =
+            |node: &Server| Target { address: node.address, dialect: Dialect::Socketio, browser_headers: false };
+        Subject {
+            targets: self.nodes.iter().map(target).collect(),
+            processes: Processes {
+                nodes: self.nodes.iter().map(|node| node.process).collect(),
+                redis: self.redis.as_ref().map(|redis| redis.process),
+            },
+            manner: Manner::default(),
+            in_flight: InFlight(in_flight),
+        }
+    }
+
+    /// Ends all nodes at once, then their Redis.
+    ///
+    /// # Errors
+    /// When they cannot be waited for.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        try_join_all(self.nodes.into_iter().map(Server::stop)).await?;
+        match self.redis {
+            Some(redis) => redis.stop().await,
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! Clients join, talk and leave at random on three nodes while one fault follows the other; afterwards a checker reads the
+//! whole history: never three seated, nothing relayed to a stranger, every `ok` delivered once and in order, every seat
+//! free in the end.
+#![allow(clippy::print_stdout, reason = "what was tried is to be read")]
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    Client, Heard,
+    chaos::{ChaosProxy, Mode},
+    cluster::lease,
+    process::NodeProcess,
+    redis::{Redis, RedisOptions},
+    wait_until,
+};
+
+const CLIENTS: u64 = 24;
+const ROOMS: u64 = 8;
+const LEASE: Duration = Duration::from_secs(7);
+const RENEW: Duration = Duration::from_secs(1);
+/// What may be on its way when a session ends.
+const UNDER_WAY: Duration = Duration::from_secs(3);
+
+/// One connection of a client, and the one room it sat in.
+#[derive(Debug, Clone)]
+struct Session {
+    number: u64,
+    node: usize,
+    room: String,
+    /// From the answer to its join…
+    from: Instant,
+    /// … until it asked to leave, or saw its connection closed.
+    to: Instant,
+    /// Acknowledged `ok`.
+    sent: Vec<(u64, Instant)>,
+    /// Sender, room and number of what it heard.
+    heard: Vec<(u64, String, u64)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Killed,
+    Frozen,
+    CutOff,
+}
+
+/// What was done to a node.
+#[derive(Debug, Clone, Copy)]
+struct Fault {
+    node: usize,
+    kind: Kind,
+    from: Instant,
+    to: Instant,
+}
+
+/// Everything that happened.
+#[derive(Debug, Default)]
+struct History {
+    sessions: Vec<Session>,
+    faults: Vec<Fault>,
+}
+
+impl History {
+    /// Until when a session held its seat, as far as its node could tell anybody: one that is frozen tells nobody that its
+    /// lease ended; one that is cut off keeps a pair that it holds whole (`cluster.keep_pairs`).
+    fn seated_until(&self, session: &Session) -> Instant {
+        let mut to = session.to;
+        for fault in self.faults.iter().filter(|fault| fault.node == session.node && session.from < fault.to) {
+            let excused = match fault.kind {
+                Kind::Killed => continue,
+                Kind::Frozen => true,
+                Kind::CutOff => self.sessions.iter().any(|other| {
+                    other.number != session.number
+                        && other.node == session.node
+                        && other.room == session.room
+                        && other.to > fault.from
+                        && other.from < session.to
+                        && session.from < other.to
+                }),
+            };
+            if excused && session.to > fault.from {
+                // The earliest end that its lease can have had.
+                to = to.min(fault.from + LEASE - RENEW * 3 / 2);
+            }
+        }
+        to.max(session.from)
+    }
+
+    fn check(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let by_number: HashMap<u64, &Session> = self.sessions.iter().map(|session| (session.number, session)).collect();
+        // Never three.
+        let mut by_room: HashMap<&str, Vec<(Instant, Instant, u64)>> = HashMap::new();
+        for session in &self.sessions {
+            by_room.entry(&session.room).or_default().push((session.from, self.seated_until(session), session.number));
+        }
+        for (room, seats) in &by_room {
+            for (from, _, number) in seats {
+                let here: Vec<_> = seats.iter().filter(|seat| seat.0 <= *from && *from < seat.1).collect();
+                if here.len() > 2 {
+                    let nodes: Vec<_> = here.iter().map(|seat| (seat.2, by_number[&seat.2].node)).collect();
+                    wrong.push(format!("{room}: {} are seated when {number} comes: {nodes:?}", here.len()));
+                }
+            }
+        }
+        // Nothing to a stranger, nothing twice, all in order.
+        let mut heard_by: HashMap<(u64, u64), u64> = HashMap::new();
+        for session in &self.sessions {
+            let mut last: HashMap<u64, u64> = HashMap::new();
+            for (sender, room, number) in &session.heard {
+                if *room != session.room || *sender == session.number {
+                    wrong.push(format!("{} in {} heard {sender} of {room}", session.number, session.room));
+                }
+                if let Some(sender) = by_number.get(sender)
+                    && (sender.to + UNDER_WAY < session.from || session.to + UNDER_WAY < sender.from)
+                    && self.faults.iter().all(|fault| fault.node != sender.node && fault.node != session.node)
+                {
+                    wrong.push(format!("{} heard {}, which was never there with it", session.number, sender.number));
+                }
+                if last.insert(*sender, *number).is_some_and(|before| before >= *number) {
+                    wrong.push(format!("{} heard {sender}'s {number} again or too late", session.number));
+                }
+                if heard_by.insert((*sender, *number), session.number).is_some_and(|before| before != session.number) {
+                    wrong.push(format!("{sender}'s {number} was heard by two"));
+                }
+            }
+        }
+        // Every `ok` delivered.
+        for sender in &self.sessions {
+            for (number, at) in &sender.sent {
+                if heard_by.contains_key(&(sender.number, *number)) {
+                    continue;
+                }
+                let ended = |other: &Session| {
+                    let fault = |fault: &Fault| {
+                        fault.node == other.node && fault.from < *at + UNDER_WAY && *at < fault.to + UNDER_WAY
+                    };
+                    other.to < *at + UNDER_WAY || self.faults.iter().any(fault)
+                };
+                let mut there = self.sessions.iter().filter(|other| {
+                    other.number != sender.number && other.room == sender.room && other.from <= *at && other.to >= *at - UNDER_WAY
+                });
+                if !there.any(|other| ended(other)) {
+                    wrong.push(format!("{}'s {number} was acknowledged and never heard", sender.number));
+                }
+            }
+        }
+        wrong
+    }
+}
+
+/// Numbers without a pattern, the same for the same seed (xorshift64*).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
+    }
+}
+
+struct World {
+    addresses: [Mutex<SocketAddr>; 3],
+    history: Mutex<History>,
+    sessions: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl World {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    async fn fault<F: Future>(&self, nodes: &[usize], kind: Kind, during: F) -> F::Output {
+        let from = Instant::now();
+        // It is noted before it begins: whoever is hit by it finds it there.
+        let at: Vec<usize> = {
+            let mut history = self.history.lock().expect("the history");
+            nodes
+                .iter()
+                .map(|node| {
+                    history.faults.push(Fault { node: *node, kind, from, to: from + Duration::from_hours(1) });
+                    history.faults.len() - 1
+                })
+                .collect()
+        };
+        let result = during.await;
+        for at in at {
+            self.history.lock().expect("the history").faults[at].to = Instant::now();
+        }
+        result
+    }
+}
+
+/// One client: comes, sits, talks, goes; again and again.
+async fn live(world: Arc<World>, mut dice: Dice) {
+    while !world.stopped() {
+        let node = usize::try_from(dice.below(3)).expect("small");
+        let address = *world.addresses[node].lock().expect("an address");
+        let Some(mut client) = Client::try_connect(address, Duration::from_secs(3)).await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let number = world.sessions.fetch_add(1, Ordering::SeqCst);
+        let room = format!("room-{}", dice.below(ROOMS));
+        let answer = client.try_call(&json!(["create or join", room]), Duration::from_secs(20)).await;
+        let from = Instant::now();
+        let Some(answer) = answer else { continue };
+        if answer["ok"] == false {
+            assert!(["full", "unavailable", "draining"].contains(&answer["code"].as_str().expect("a code")), "{answer}");
+            client.stay(Duration::from_millis(20 + dice.below(200))).await;
+            continue;
+        }
+        let mut session =
+            Session { number, node, room: room.clone(), from, to: from, sent: Vec::new(), heard: Vec::new() };
+        let mut closed = false;
+        for n in 0..dice.below(40) {
+            let message = json!(["message", {"from": number, "room": room, "n": n, "padding": "x".repeat(400)}]);
+            match client.try_call(&message, Duration::from_secs(20)).await {
+                None => {
+                    closed = true;
+                    break;
+                }
+                Some(answer) if answer["ok"] == true => session.sent.push((n, Instant::now())),
+                Some(answer) => {
+                    assert!(
+                        ["no_peer", "unavailable", "peer_too_slow"].contains(&answer["code"].as_str().expect("a code")),
+                        "{answer}"
+                    );
+                }
+            }
+            client.stay(Duration::from_millis(dice.below(80))).await;
+            if world.stopped() || client.is_closed() {
+                break;
+            }
+        }
+        session.to = Instant::now();
+        if !closed && dice.below(2) == 0 {
+            let _ = client.try_call(&json!(["bye", room]), Duration::from_secs(20)).await;
+        }
+        for heard in client.heard() {
+            if let Heard::Event(name, arguments) = heard
+                && name == "message"
+            {
+                let value: &Value = &arguments[0];
+                session.heard.push((
+                    value["from"].as_u64().expect("a sender"),
+                    value["room"].as_str().expect("a room").to_owned(),
+                    value["n"].as_u64().expect("a number"),
+                ));
+            }
+        }
+        world.history.lock().expect("the history").sessions.push(session);
+    }
+}
+
+/// Starts three nodes, each behind a proxy, and clients; `faults` is what happens meanwhile.
+async fn run<F>(options: RedisOptions, faults: impl FnOnce(Arc<World>, Stage) -> F)
+where
+    F: Future<Output = Stage>,
+{
+    let redis = Redis::start(options).await;
+    let mut proxies = Vec::new();
+    for _ in 0..3 {
+        proxies.push(ChaosProxy::start(([127, 0, 0, 1], redis.port()).into()).await);
+    }
+    let urls: Vec<String> = proxies.iter().map(|proxy| format!("redis://{}", proxy.address())).collect();
+    let nodes = NodeProcess::start_all(&urls, &lease("7s", "1s")).await;
+    let world = Arc::new(World {
+        addresses: [nodes[0].public, nodes[1].public, nodes[2].public].map(Mutex::new),
+        history: Mutex::default(),
+        sessions: AtomicU64::new(0),
+        stop: AtomicBool::new(false),
+    });
+    let seed = u64::from(std::process::id()) << 20 | u64::from(redis.port());
+    println!("seed {seed}");
+    let clients: Vec<_> =
+        (0..CLIENTS).map(|n| tokio::spawn(live(Arc::clone(&world), Dice(seed.wrapping_mul(n * 2 + 1) | 1)))).collect();
+    let stage = faults(Arc::clone(&world), Stage { redis, proxies, urls, nodes }).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    world.stop.store(true, Ordering::SeqCst);
+    for client in clients {
+        client.await.expect("a client");
+    }
+    let redis = &stage.redis;
+    wait_until("every seat is free", || async move { !redis.command(&["KEYS", "*"]).await.contains("room:") }).await;
+    for node in &stage.nodes {
+        assert!(node.metric("duet_panics_total").await < 0.5, "{}", node.log());
+        wait_until("the node holds no seat", || async { node.metric("duet_seats").await < 0.5 }).await;
+    }
+    let history = world.history.lock().expect("the history");
+    let (sent, heard) = history
+        .sessions
+        .iter()
+        .fold((0, 0), |(sent, heard), session| (sent + session.sent.len(), heard + session.heard.len()));
+    println!("{} seats taken, {sent} messages acknowledged, {heard} heard", history.sessions.len());
+    let wrong = history.check();
+    assert!(wrong.is_empty(), "{} violations, the first: {:#?}", wrong.len(), &wrong[..wrong.len().min(10)]);
+    assert!(history.sessions.len() > 100 && sent > 1000 && heard > 1000, "too little happened");
+}
+
+/// What faults are done to.
+struct Stage {
+    redis: Redis,
+    proxies: Vec<ChaosProxy>,
+    urls: Vec<String>,
+    nodes: Vec<NodeProcess>,
+}
+
+impl Stage {
+    async fn calm(&self) {
+        for node in &self.nodes {
+            node.until_ready().await;
+        }
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+
+    async fn kill_and_replace(&mut self, world: &World, node: usize) {
+        world.fault(&[node], Kind::Killed, async { self.nodes[node].kill() }).await;
+        self.nodes[node] = NodeProcess::start(&self.urls[node], &lease("7s", "1s")).await;
+        *world.addresses[node].lock().expect("an address") = self.nodes[node].public;
+    }
+
+    async fn cut(&self, world: &World, nodes: &[usize], mode: Mode, time: Duration) {
+        let during = async {
+            nodes.iter().for_each(|node| self.proxies[*node].set(mode));
+            tokio::time::sleep(time).await;
+            nodes.iter().for_each(|node| self.proxies[*node].set(Mode::Pass));
+            for node in nodes {
+                self.nodes[*node].until_ready().await;
+            }
+        };
+        world.fault(nodes, Kind::CutOff, during).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_redis_that_forgets_and_nodes_that_die_freeze_and_are_cut_off() {
+    run(RedisOptions::default(), |world, mut stage| async move {
+        stage.calm().await;
+        stage.redis.command(&["SCRIPT", "FLUSH"]).await;
+        stage.kill_and_replace(&world, 2).await;
+        stage.calm().await;
+        stage.redis.kill();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        stage.redis.restart().await;
+        stage.calm().await;
+        stage.cut(&world, &[1], Mode::Cut, Duration::from_secs(12)).await;
+        stage.calm().await;
+        let frozen = async {
+            stage.nodes[0].freeze();
+            tokio::time::sleep(Duration::from_secs(25)).await;
+            stage.nodes[0].wake();
+            stage.nodes[0].until_ready().await;
+        };
+        world.fault(&[0], Kind::Frozen, frozen).await;
+        stage.calm().await;
+        stage
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_redis_that_keeps_a_log_stalls_and_is_reached_badly() {
+    run(RedisOptions { append_only: true, ..RedisOptions::default() }, |world, mut stage| async move {
+        stage.calm().await;
+        stage.redis.stall();
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        stage.redis.resume();
+        stage.calm().await;
+        stage.redis.restart().await;
+        stage.calm().await;
+        stage.cut(&world, &[0, 1, 2], Mode::Cut, Duration::from_secs(3)).await;
+        stage.calm().await;
+        stage.cut(&world, &[2], Mode::HalfOpen, Duration::from_secs(3)).await;
+        stage.cut(&world, &[0], Mode::Stall, Duration::from_secs(5)).await;
+        stage.cut(&world, &[0, 1, 2], Mode::Slow(Duration::from_millis(200)), Duration::from_secs(5)).await;
+        stage.redis.restart().await;
+        stage.kill_and_replace(&world, 1).await;
+        stage.calm().await;
+        stage
+    })
+    .await;
+}
+
+#[test]
+fn the_checker_finds_what_is_wrong() {
+    let start = Instant::now();
+    let at = |seconds: u64| start + Duration::from_secs(seconds);
+    let session = |number, from, to| Session {
+        number,
+        node: 0,
+        room: "r".into(),
+        from: at(from),
+        to: at(to),
+        sent: Vec::new(),
+        heard: Vec::new(),
+    };
+    let with = |sessions: Vec<Session>| History { sessions, faults: Vec::new() }.check();
+    assert!(with(vec![session(1, 0, 10), session(2, 1, 10), session(3, 10, 20)]).is_empty());
+    assert_eq!(with(vec![session(1, 0, 10), session(2, 1, 10), session(3, 9, 20)]).len(), 1);
+    let spoken = |sent: &[u64], heard: &[u64]| {
+        let (mut a, mut b) = (session(1, 0, 10), session(2, 0, 10));
+        a.sent = sent.iter().map(|n| (*n, at(1))).collect();
+        b.heard = heard.iter().map(|n| (1, "r".into(), *n)).collect();
+        with(vec![a, b]).len()
+    };
+    assert_eq!((spoken(&[1, 2], &[1, 2]), spoken(&[1, 2], &[1])), (0, 1));
+    assert_eq!((spoken(&[1, 2], &[2, 1]), spoken(&[1], &[1, 1])), (1, 1));
+    let (mut a, mut b) = (session(1, 0, 10), session(2, 0, 10));
+    a.heard = vec![(2, "other".into(), 1)];
+    assert_eq!(with(vec![a, b.clone()]).len(), 1);
+    // Frozen from the 2nd second on: its seat counts until its lease can have ended, and no longer.
+    b.to = at(30);
+    let fault = Fault { node: 0, kind: Kind::Frozen, from: at(2), to: at(27) };
+    let elsewhere = |number, from| Session { node: 1, ..session(number, from, 40) };
+    let frozen = |from| {
+        History { sessions: vec![b.clone(), elsewhere(3, from), elsewhere(4, from)], faults: vec![fault] }.check().len()
+    };
+    assert_eq!((frozen(4) > 0, frozen(9)), (true, 0));
+}
