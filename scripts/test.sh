@@ -7,6 +7,10 @@ step() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
 
 step "what the tests need"
 need=()
+command -v redis-server >/dev/null || need+=(redis-server)
+command -v redis-cli >/dev/null || need+=(redis-tools)
+command -v redis-sentinel >/dev/null || need+=(redis-sentinel)
+command -v openssl >/dev/null || need+=(openssl)
 command -v chromium >/dev/null || need+=(chromium)
 fc-list 2>/dev/null | grep -qi 'cjk' || need+=(fontconfig fonts-noto-cjk)
 command -v curl >/dev/null || need+=(curl)
@@ -37,6 +41,9 @@ step "official clients"
 
 step "the page in Chromium"
 (cd tests/browser && npm ci --silent && DUET_BIN="$binary" node --test)
+
+step "several nodes on this machine"
+scripts/test-cluster-script.sh
 
 step "a build without npm"
 scripts/test-without-npm.sh

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`topology`] (which Redis), [`connection`] (the way there), [`scripts`] (what is done there, in Lua),
 //! [`lease`] (the seats of this node and what they stand on), [`registry`] (all partitions as one `Registry`); then
-//! [`frame`], [`line`] and [`bus`] (what nodes say to each other), [`driver`] (the Socket.IO adapter's share of it). What
+//! [`frame`], [`mod@line`] and [`bus`] (what nodes say to each other), [`driver`] (the Socket.IO adapter's share of it). What
 //! is guaranteed, and how long each fault takes, stands in `docs/CLUSTER.md`.
 //!
 //! Only this module uses the `redis` crate. It knows seats and letters, no sockets.
@@ -11,6 +11,8 @@ use std::{
     collections::HashMap,
     sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak},
 };
+
+use tokio_util::sync::CancellationToken;
 
 use crate::{config, exchange::Addressee, id::NodeId, lifecycle::Lifecycle, metrics::Metrics};
 
@@ -77,6 +79,7 @@ impl Cluster {
             connections,
             metrics: metrics.clone(),
             gate: Gate::new(lifecycle, "redis"),
+            going: CancellationToken::new(),
             addressee: OnceLock::new(),
             on_view: Box::new(on_view(node, Arc::clone(&bus), Arc::clone(&others), metrics.clone())),
         });
@@ -110,6 +113,8 @@ impl Cluster {
 
     /// Gives up this node's leases, when all its seats are given up: others need not wait for their end.
     pub async fn quit(&self) {
+        self.bus.flushed().await;
+        self.shared.going.cancel();
         futures_util::future::join_all(self.partitions.iter().map(|partition| partition.quit())).await;
     }
 }

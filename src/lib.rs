@@ -7,16 +7,19 @@
 //!   main      settings, logs, a signal
 //!    │
 //!   node      builds all parts, binds, runs, ends
-//!    ├──────────────┬───────────────┐
-//!   http         signaling        metrics, lifecycle, telemetry, config
-//!    │ routes       │ events         (leaves)
-//!    │              ├── rooms        who sits where
-//!    │              └── protocol     names, payloads, codes
+//!    ├──────────────┬──────────────────┬───────────────┐
+//!   http         signaling          cluster         metrics, lifecycle, telemetry, config
+//!    │ routes       │ events            │ Redis         (leaves)
+//!    │              ├── adapter ────────┤   the Socket.IO server's own operations
+//!    │              ├── exchange ───────┤   letters from node to node
+//!    │              ├── rooms ──────────┤   who sits where
+//!    │              └── protocol ───────┘   names, payloads, codes
 //!   transport    connections: accepted, paused, counted, closed
 //! ```
 //!
 //! Reading order: [`protocol`] (what is said), [`rooms`] (who may say it to whom), [`signaling`] (what happens on each
-//! event), [`transport`] (how bytes come and go), [`http`] (how they get here), [`node`] (how it fits together).
+//! event), [`transport`] (how bytes come and go), [`http`] (how they get here), [`exchange`] and [`cluster`] (how several
+//! nodes are one service), [`node`] (how it fits together).
 
 pub mod adapter;
 pub mod cluster;

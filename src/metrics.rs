@@ -161,6 +161,8 @@ pub struct Metrics {
     pub recovery_refusals: IntCounter,
     /// Seconds that a message of this node to itself takes by way of Redis.
     pub relay_lag_seconds: Histogram,
+    /// Frames of other nodes received.
+    pub bus_frames_received: IntCounter,
     /// Messages between nodes sent again.
     pub bus_resends: IntCounter,
     /// Messages between nodes refused because too many waited.
@@ -188,6 +190,7 @@ impl Metrics {
     ///
     /// # Errors
     /// Two metrics of one name: a mistake in this file.
+    #[expect(clippy::too_many_lines, reason = "a list")]
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let made = Made(&registry);
@@ -279,6 +282,8 @@ impl Metrics {
                 "How long a message of this node to itself takes by way of Redis.",
                 REDIS_BUCKETS,
             )?,
+            bus_frames_received: made
+                .counter("duet_bus_frames_received_total", "Frames of messages received from other nodes.")?,
             bus_resends: made.counter("duet_bus_resends_total", "Messages between nodes sent again.")?,
             bus_overflows: made
                 .counter("duet_bus_overflows_total", "Messages to other nodes refused because too many waited.")?,

@@ -13,14 +13,19 @@ use crate::{
         Cluster,
         topology::{BadRedis, Deployment},
     },
-    config::Settings,
+    config::{Limits, Settings, Timeouts},
     exchange::{Addressee, Post},
-    http::{self, admin::Admin, client_library, engine::Engine},
+    http::{
+        self,
+        admin::Admin,
+        client_library,
+        engine::{Engine, Service},
+    },
     id::{NodeId, PeerId},
     lifecycle::Lifecycle,
     metrics::Metrics,
     rooms::{Registry, memory::MemoryRegistry},
-    signaling::{Parts, Signaling},
+    signaling::{Io, Parts, Signaling},
     transport::{
         listener::{self, ListenOptions},
         wire::WireContext,
@@ -70,12 +75,11 @@ impl Node {
         let limits = &settings.limits;
 
         let node = NodeId::random();
-        let cluster = match settings.redis.url.as_str() {
-            "" => None,
-            _ => {
-                let deployment = Deployment::parse(&settings.redis)?;
-                Some(Cluster::new(deployment, &settings.redis, &settings.cluster, node, &metrics, &lifecycle))
-            }
+        let cluster = if settings.redis.url.is_empty() {
+            None
+        } else {
+            let deployment = Deployment::parse(&settings.redis)?;
+            Some(Cluster::new(deployment, &settings.redis, &settings.cluster, node, &metrics, &lifecycle))
         };
         let (registry, post): (Arc<dyn Registry>, Option<Arc<dyn Post>>) = match &cluster {
             None => (Arc::new(MemoryRegistry::default()), None),
@@ -95,25 +99,8 @@ impl Node {
                 lifecycle: lifecycle.clone(),
             },
         );
-        let (service, io) = SocketIo::builder()
-            .with_parser(
-                ParserConfig::common()
-                    .max_incoming_binaries(limits.attachments)
-                    .max_incoming_binary_buf_size(limits.message_bytes)
-                    .packet_completion_timeout(timeouts.request),
-            )
-            .req_path("/socket.io")
-            .ping_interval(timeouts.ping_interval)
-            .ping_timeout(timeouts.ping_timeout)
-            .upgrade_timeout(timeouts.handshake)
-            .connect_timeout(timeouts.handshake)
-            .max_payload(limits.message_bytes as u64)
-            .ws_max_message_size(limits.message_bytes)
-            .ws_max_frame_size(limits.message_bytes)
-            .ws_read_buffer_size(WEBSOCKET_READ_BUFFER)
-            .max_buffer_size(QUEUED_PACKETS)
-            .with_adapter(AdapterState { slot: outlet, driver: cluster.as_ref().map(|cluster| cluster.driver.clone()) })
-            .build_svc();
+        let state = AdapterState { slot: outlet, driver: cluster.as_ref().map(|cluster| cluster.driver.clone()) };
+        let (service, io) = socket_io(limits, timeouts, state);
         signaling.attach(&io);
 
         let options = ListenOptions {
@@ -213,6 +200,29 @@ impl Node {
         }
         tracing::info!("stopped");
     }
+}
+
+/// The Socket.IO server.
+fn socket_io(limits: &Limits, timeouts: &Timeouts, state: AdapterState) -> (Service, Io) {
+    SocketIo::builder()
+        .with_parser(
+            ParserConfig::common()
+                .max_incoming_binaries(limits.attachments)
+                .max_incoming_binary_buf_size(limits.message_bytes)
+                .packet_completion_timeout(timeouts.request),
+        )
+        .req_path("/socket.io")
+        .ping_interval(timeouts.ping_interval)
+        .ping_timeout(timeouts.ping_timeout)
+        .upgrade_timeout(timeouts.handshake)
+        .connect_timeout(timeouts.handshake)
+        .max_payload(limits.message_bytes as u64)
+        .ws_max_message_size(limits.message_bytes)
+        .ws_max_frame_size(limits.message_bytes)
+        .ws_read_buffer_size(WEBSOCKET_READ_BUFFER)
+        .max_buffer_size(QUEUED_PACKETS)
+        .with_adapter(state)
+        .build_svc()
 }
 
 fn public_wires(metrics: &Metrics, write_stall: Duration) -> Arc<WireContext> {

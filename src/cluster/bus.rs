@@ -4,7 +4,7 @@
 //! shard). Messages go out by one task, as frames of whatever has come together by then: alone when little goes on, many
 //! at a time when much does. They come in on the connection's own task and are delivered there and then.
 //!
-//! The way is proven by a message to oneself every [`PROOF`]; without one the node is not ready, and the connection is
+//! The way is proven by a message to oneself every second; without one the node is not ready, and the connection is
 //! given up.
 
 use std::{
@@ -57,6 +57,8 @@ pub struct Bus {
     /// Lines with something to send.
     queued: Mutex<Vec<Arc<Line>>>,
     wake: Notify,
+    /// Told when something has its receipt.
+    receipts: Notify,
     last_sent: Mutex<Instant>,
     /// A tick will come.
     ticking: AtomicBool,
@@ -93,6 +95,7 @@ impl Bus {
             streams: AtomicU64::new(1),
             queued: Mutex::default(),
             wake: Notify::new(),
+            receipts: Notify::new(),
             last_sent: Mutex::new(Instant::now()),
             ticking: AtomicBool::new(false),
             connections: OnceLock::new(),
@@ -234,8 +237,24 @@ impl Bus {
         tell(due);
     }
 
+    /// Returns when no other node has anything to tell receipt of, or does not for a second.
+    pub async fn flushed(&self) {
+        let all_told = async {
+            loop {
+                let mut receipts = std::pin::pin!(self.receipts.notified());
+                receipts.as_mut().enable();
+                if lock(&self.lines).values().all(|line| line.is_idle()) {
+                    return;
+                }
+                receipts.await;
+            }
+        };
+        let _ = tokio::time::timeout(PROOF, all_told).await;
+    }
+
     fn freed(&self, bytes: usize) {
         if bytes > 0 {
+            self.receipts.notify_waiters();
             self.metrics.bus_waiting_bytes.sub(i64::try_from(bytes).unwrap_or(i64::MAX));
         }
     }
@@ -255,6 +274,7 @@ impl Bus {
             tracing::warn!("a message on this node's channel that is none of duet's");
             return;
         };
+        self.metrics.bus_frames_received.inc();
         let line = self.line(head.from);
         let received = line.receive(
             &head,
@@ -432,6 +452,8 @@ fn tell(due: Vec<Due>) {
 impl Post for Bus {
     fn send(&self, letter: &Letter, urgent: bool, receipt: Option<Receipt>) {
         let perishable = matches!(letter.content, Content::Event { .. });
+        // A node that goes waits until its peers' partners know.
+        let urgent = urgent || matches!(letter.content, Content::Departed(_));
         self.push(letter.to.node, frame::letter(letter), urgent, perishable, receipt);
     }
 }

@@ -24,6 +24,7 @@ use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep_until, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     connection::{Connection, Connections},
@@ -44,6 +45,9 @@ const ASSERT_BATCH: usize = 200;
 /// How much of anything else is done between two renewals.
 const CHORES: usize = 500;
 
+/// Takes the number of a partition and the nodes it sees.
+pub type OnView = Box<dyn Fn(u16, &[NodeId]) + Send + Sync>;
+
 /// What partitions share.
 pub struct Shared {
     /// This node.
@@ -58,8 +62,10 @@ pub struct Shared {
     pub gate: Gate,
     /// Who has to know of lost nodes and seats.
     pub addressee: std::sync::OnceLock<Weak<dyn Addressee>>,
+    /// Cancelled when this node goes: no lease is renewed any more.
+    pub going: CancellationToken,
     /// Told of every change of the nodes that a partition sees.
-    pub on_view: Box<dyn Fn(u16, &[NodeId]) + Send + Sync>,
+    pub on_view: OnView,
 }
 
 impl Shared {
@@ -435,14 +441,17 @@ impl Partition {
         }
     }
 
-    /// Keeps the lease, for ever.
+    /// Keeps the lease, until this node goes.
     pub async fn run(&self) {
+        self.shared.going.run_until_cancelled(self.keep()).await;
+    }
+
+    async fn keep(&self) {
         let mut memory = Memory::default();
         loop {
             let connection = self.next_connection(&mut memory).await;
             match self.stay(&connection, &mut memory).await {
-                Ok(End::Changed) => {}
-                Ok(End::Broken) | Err(CallError::Redis(_)) => {}
+                Ok(End::Changed | End::Broken) | Err(CallError::Redis(_)) => {}
                 Err(CallError::Late) => connection.give_up(),
                 Err(CallError::Form) => {
                     tracing::error!("a script answered in another form than expected");
@@ -557,13 +566,8 @@ impl Partition {
         let view: Vec<String> =
             if memory.could_seat { memory.view.iter().map(ToString::to_string).collect() } else { Vec::new() };
         let held_in = if memory.could_seat { memory.epoch.as_str() } else { "" };
-        let mut arguments: Vec<&[u8]> = vec![
-            self.node.as_bytes(),
-            lease.as_bytes(),
-            token.as_bytes(),
-            ttl.as_bytes(),
-            held_in.as_bytes(),
-        ];
+        let mut arguments: Vec<&[u8]> =
+            vec![self.node.as_bytes(), lease.as_bytes(), token.as_bytes(), ttl.as_bytes(), held_in.as_bytes()];
         arguments.extend(view.iter().map(String::as_bytes));
         let sent = Instant::now();
         let answer = tokio::select! {
@@ -689,6 +693,8 @@ impl Partition {
         memory.until = None;
         memory.could_seat = false;
         self.set_away();
+        // Answers that come now are of no use.
+        self.held().lease = 0;
         self.lose_the_unprovable("lapsed");
     }
 

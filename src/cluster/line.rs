@@ -176,6 +176,11 @@ impl Line {
         Ok(!std::mem::replace(&mut outgoing.queued, true))
     }
 
+    /// Whether everything that was sent has its receipt.
+    pub fn is_idle(&self) -> bool {
+        self.outgoing().waiting.is_empty()
+    }
+
     /// Something is to be sent; tells whether somebody has to be told so.
     pub fn queue(&self) -> bool {
         !std::mem::replace(&mut self.outgoing().queued, true)
@@ -433,13 +438,15 @@ mod tests {
 
     use super::*;
 
+    type Told = Arc<Mutex<Vec<(u32, Delivery)>>>;
+
     /// Two nodes, and what each was given to send and has received.
     struct Pair {
         ends: [Line; 2],
         nodes: [NodeId; 2],
         streams: AtomicU64,
         received: [Vec<u32>; 2],
-        told: [Arc<Mutex<Vec<(u32, Delivery)>>>; 2],
+        told: [Told; 2],
         sent: [u32; 2],
     }
 
@@ -543,12 +550,12 @@ mod tests {
         for end in 0..2 {
             pair.send(end, now);
             for frame in pair.frames(end, 1) {
-                pair.receive(1 - end, frame, now)
+                pair.receive(1 - end, frame, now);
             }
         }
         for end in 0..2 {
             for frame in pair.frames(end, 1) {
-                pair.receive(1 - end, frame, now)
+                pair.receive(1 - end, frame, now);
             }
         }
         // One end forgets, as of a node whose lease ended.
@@ -557,7 +564,7 @@ mod tests {
         for _ in 0..4 {
             for end in 0..2 {
                 for frame in pair.frames(end, 1) {
-                    pair.receive(1 - end, frame, now)
+                    pair.receive(1 - end, frame, now);
                 }
             }
         }
@@ -567,7 +574,7 @@ mod tests {
         for _ in 0..4 {
             for end in 0..2 {
                 for frame in pair.frames(end, 1) {
-                    pair.receive(1 - end, frame, now)
+                    pair.receive(1 - end, frame, now);
                 }
             }
         }
@@ -589,7 +596,7 @@ mod tests {
         // What is no use later is taken at any time.
         assert!(pair.ends[0].push(vec![1, 1, 1, 1], false, false, None, late).is_ok());
         for frame in pair.frames(0, 1) {
-            pair.receive(1, frame, late)
+            pair.receive(1, frame, late);
         }
         assert_eq!(pair.received[1], [0x0101_0101]);
     }

@@ -53,7 +53,8 @@ use crate::{
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=UTF-8");
 
-type Service = SocketIoService<engineioxide::service::NotFoundService, Switchboard>;
+/// The library's service, with duet's adapter.
+pub type Service = SocketIoService<engineioxide::service::NotFoundService, Switchboard>;
 
 /// The Engine.IO server, and what duet keeps of its sessions.
 pub struct Engine {

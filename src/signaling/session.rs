@@ -94,7 +94,7 @@ struct Holds {
     under_way: Option<Pause>,
     /// Its peer on another node is behind; with the number of this hold.
     peer: Option<Pause>,
-    peer_holds: u64,
+    count: u64,
 }
 
 impl Session {
@@ -184,14 +184,14 @@ impl Session {
     pub fn hold_for_peer(&self) -> u64 {
         let mut holds = lock(&self.holds);
         holds.peer.get_or_insert_with(|| self.flow.pause());
-        holds.peer_holds += 1;
-        holds.peer_holds
+        holds.count += 1;
+        holds.count
     }
 
     /// Ends the hold of that number, or any.
     pub fn go_on(&self, hold: Option<u64>) {
         let mut holds = lock(&self.holds);
-        if hold.is_none_or(|hold| hold == holds.peer_holds) {
+        if hold.is_none_or(|hold| hold == holds.count) {
             holds.peer = None;
         }
     }

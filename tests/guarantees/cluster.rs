@@ -5,6 +5,7 @@ use serde_json::json;
 use crate::support::{
     Client, Heard,
     cluster::{Cluster, quick},
+    metric,
     redis::{Redis, RedisOptions},
     seat, wait_until,
 };
@@ -33,6 +34,29 @@ async fn two_peers_on_two_nodes_talk_and_a_third_is_told_full() {
     third = Client::connect(&cluster[1]).await;
     assert_eq!(a.expect("bye").await[1]["reason"], "disconnected");
     seat_second(&mut a, &mut third, "r").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_goes_to_the_node_of_its_peer_and_to_no_other() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let cluster = Cluster::start(&redis.url(), 3, &quick()).await;
+    let (mut a, mut b) = (Client::connect(&cluster[0]).await, Client::connect(&cluster[1]).await);
+    seat(&mut a, &mut b, "r").await;
+    for n in 0..100 {
+        assert_eq!(a.call(&json!(["message", n])).await, json!({"ok": true}));
+        assert_eq!(b.expect("message").await, [json!(n)]);
+    }
+    let frames = async |node| metric(node, "duet_bus_frames_received_total").await;
+    assert!(frames(&cluster[1]).await >= 100);
+    assert_eq!(frames(&cluster[2]).await, 0);
+    // Nor does one between two peers of a node go anywhere.
+    let before = frames(&cluster[0]).await + frames(&cluster[1]).await;
+    let (mut c, mut d) = (Client::connect(&cluster[2]).await, Client::connect(&cluster[2]).await);
+    seat(&mut c, &mut d, "local").await;
+    assert_eq!(c.call(&json!(["message", 1])).await, json!({"ok": true}));
+    assert_eq!(frames(&cluster[2]).await, 0);
+    assert!(frames(&cluster[0]).await + frames(&cluster[1]).await <= before + 2, "receipts alone");
     cluster.stop().await;
 }
 

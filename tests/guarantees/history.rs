@@ -90,7 +90,7 @@ impl History {
             };
             if excused && session.to > fault.from {
                 // The earliest end that its lease can have had.
-                to = to.min(fault.from + LEASE - RENEW * 3 / 2);
+                to = to.min(fault.from + LEASE.saturating_sub(RENEW * 3 / 2));
             }
         }
         to.max(session.from)
@@ -148,9 +148,12 @@ impl History {
                     other.to < *at + UNDER_WAY || self.faults.iter().any(fault)
                 };
                 let mut there = self.sessions.iter().filter(|other| {
-                    other.number != sender.number && other.room == sender.room && other.from <= *at && other.to >= *at - UNDER_WAY
+                    other.number != sender.number
+                        && other.room == sender.room
+                        && other.from <= *at
+                        && other.to + UNDER_WAY >= *at
                 });
-                if !there.any(|other| ended(other)) {
+                if !there.any(ended) {
                     wrong.push(format!("{}'s {number} was acknowledged and never heard", sender.number));
                 }
             }
@@ -219,7 +222,10 @@ async fn live(world: Arc<World>, mut dice: Dice) {
         let from = Instant::now();
         let Some(answer) = answer else { continue };
         if answer["ok"] == false {
-            assert!(["full", "unavailable", "draining"].contains(&answer["code"].as_str().expect("a code")), "{answer}");
+            assert!(
+                ["full", "unavailable", "draining"].contains(&answer["code"].as_str().expect("a code")),
+                "{answer}"
+            );
             client.stay(Duration::from_millis(20 + dice.below(200))).await;
             continue;
         }
@@ -335,9 +341,13 @@ impl Stage {
 
     async fn cut(&self, world: &World, nodes: &[usize], mode: Mode, time: Duration) {
         let during = async {
-            nodes.iter().for_each(|node| self.proxies[*node].set(mode));
+            for node in nodes {
+                self.proxies[*node].set(mode);
+            }
             tokio::time::sleep(time).await;
-            nodes.iter().for_each(|node| self.proxies[*node].set(Mode::Pass));
+            for node in nodes {
+                self.proxies[*node].set(Mode::Pass);
+            }
             for node in nodes {
                 self.nodes[*node].until_ready().await;
             }

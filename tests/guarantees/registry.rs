@@ -199,7 +199,11 @@ async fn agrees_with_the_model(registry: &dyn Registry, node: NodeId, history: &
             }
             Step::Leave { room, peer, generation } => {
                 let who = who(peer, generation);
-                assert_eq!(leave(registry, &format!("{case}-{room}"), who).await, model.leave(room, who), "{history:?}");
+                assert_eq!(
+                    leave(registry, &format!("{case}-{room}"), who).await,
+                    model.leave(room, who),
+                    "{history:?}"
+                );
             }
         }
     }

@@ -51,6 +51,9 @@ pub struct Options {
     /// Messages a second over all rooms: the default keeps two cores about half busy with 8 nodes of the reference
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
+    /// Messages a second at which duet's growth from few nodes to many is measured: about half of two cores
+    #[arg(long, default_value_t = 4_000, value_parser = clap::value_parser!(u32).range(1..))]
+    busy_rate: u32,
     /// Bytes of a message on the wire
     #[arg(long, default_value_t = 600)]
     message_bytes: usize,
@@ -80,7 +83,9 @@ pub struct Options {
 /// The numbers of nodes that the ratios' targets are of.
 const FEW: usize = 2;
 const MANY: usize = 8;
-/// CPU of a message on [`MANY`] nodes by that on [`FEW`].
+/// duet at the rate of `--busy-rate`, which the reference does not reach.
+const BUSY: &str = "duet, busy";
+/// CPU of a message on [`MANY`] nodes by that on [`FEW`], when busy: at a lower rate it is mostly what waking up costs.
 const GROWTH: Most = Most::Ratio(1.15);
 /// CPU of a message by the reference's, on [`MANY`] nodes.
 const BELOW_REFERENCE: Most = Most::Ratio(0.25);
@@ -233,6 +238,14 @@ async fn measure_all(
                 let figures = measure_unspoilt(options, plan, system, nodes).await.context(name)?;
                 measured.add(system.name(), nodes, figures);
             }
+            if let (FEW | MANY, Some(duet @ System::Duet(_))) = (nodes, systems.first()) {
+                let mut busy = *plan;
+                busy.relay.rate = options.busy_rate;
+                let name = label(BUSY, nodes);
+                eprintln!("round {round} of {}: {name}", options.rounds);
+                let figures = measure_unspoilt(options, &busy, duet, nodes).await.context(name)?;
+                measured.add(BUSY, nodes, figures);
+            }
         }
         if let (1.., Some(duet @ System::Duet(_))) = (plan.hold_sockets, systems.first()) {
             for (shared, held) in [(true, &mut measured.hold.with_redis), (false, &mut measured.hold.alone)] {
@@ -349,7 +362,7 @@ impl Measured {
             .iter()
             .map(|series| compared(series.nodes, on("duet", series.nodes), on("Node.js", series.nodes)))
             .collect();
-        for series in [&duet, &reference] {
+        for series in [&duet, &of(BUSY), &reference] {
             if let [few, .., many] = series.as_slice() {
                 tables.push(growth(many, few));
             }
@@ -390,7 +403,7 @@ fn compared(nodes: usize, duet: Option<&Series>, reference: Option<&Series>) -> 
 
 /// The same system on many nodes and on few.
 fn growth(many: &Series, few: &Series) -> Table {
-    let target = (many.system == "duet" && (many.nodes, few.nodes) == (MANY, FEW)).then_some(GROWTH);
+    let target = (many.system == BUSY && (many.nodes, few.nodes) == (MANY, FEW)).then_some(GROWTH);
     let row = |name, decimals, target, of: &dyn Fn(&Figures) -> f64| {
         let (server, reference) = (many.each(of), few.each(of));
         Figure { name, decimals, server, reference, compared: true, target }.summary()
@@ -482,13 +495,16 @@ mod tests {
     fn targets_that_hold_are_not_missed() {
         let runs = [
             ("duet", 2, 100.0, 199.0),
+            (BUSY, 2, 80.0, 1.0),
             ("Node.js", 2, 300.0, 900.0),
-            ("duet", 8, 114.0, 200.0),
+            // Not busy, it may grow by more.
+            ("duet", 8, 115.0, 200.0),
+            (BUSY, 8, 91.0, 1.0),
             ("Node.js", 8, 460.0, 900.0),
         ];
         let measured = measured(&runs);
         assert_eq!(missed(&measured), []);
-        assert_eq!(measured.tables().len(), 4);
+        assert_eq!(measured.tables().len(), 5);
         assert_eq!(measured.tables().iter().flat_map(|table| &table.rows).filter(|row| row.holds.is_some()).count(), 4);
     }
 
@@ -496,12 +512,14 @@ mod tests {
     fn growth_the_reference_and_the_join_have_targets_of_their_own() {
         let runs = [
             ("duet", 2, 100.0, 201.0),
+            (BUSY, 2, 80.0, 1.0),
             ("Node.js", 2, 100.0, 1.0),
             ("duet", 8, 116.0, 200.0),
+            (BUSY, 8, 93.0, 1.0),
             ("Node.js", 8, 460.0, 1.0),
         ];
-        let (many, few) = ("duet, 8 nodes".to_owned(), "duet, 2 nodes".to_owned());
-        let expected = [(few, "CPU a join, µs"), (many.clone(), "CPU a message, µs"), (many, "CPU a message, µs")];
+        let (many, few, busy) = (label("duet", 8), label("duet", 2), label(BUSY, 8));
+        let expected = [(few, "CPU a join, µs"), (many, "CPU a message, µs"), (busy, "CPU a message, µs")];
         assert_eq!(missed(&measured(&runs)), expected);
     }
 
