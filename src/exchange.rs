@@ -36,8 +36,8 @@ pub enum Content {
         /// Binary attachments, in their order.
         attachments: Vec<Bytes>,
     },
-    /// The sender took the second seat.
-    Arrived,
+    /// The sender took the second seat; with the order of it.
+    Arrived(u64),
     /// The sender is gone.
     Departed(ByeReason),
     /// The sender's queue is long (true) or short again (false): send it nothing meanwhile.

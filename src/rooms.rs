@@ -48,6 +48,21 @@ pub enum JoinOutcome {
     Full,
 }
 
+/// The answer to a request for a seat.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Join {
+    /// What became of it.
+    pub outcome: JoinOutcome,
+    /// The order of a new seat: every later one of the same room has a higher number. 0 when there is no new seat.
+    pub order: u64,
+}
+
+impl From<JoinOutcome> for Join {
+    fn from(outcome: JoinOutcome) -> Self {
+        Self { outcome, order: 0 }
+    }
+}
+
 /// What became of a leave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LeaveOutcome {
@@ -84,7 +99,7 @@ pub trait Registry: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`RegistryError`] when it cannot tell; then nothing may have changed for good.
-    fn join<'a>(&'a self, room: &'a RoomName, who: Occupant) -> BoxFuture<'a, Result<JoinOutcome, RegistryError>>;
+    fn join<'a>(&'a self, room: &'a RoomName, who: Occupant) -> BoxFuture<'a, Result<Join, RegistryError>>;
 
     /// Gives up the seat of `who`, and no other: a leave of an earlier generation changes nothing.
     ///

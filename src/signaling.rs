@@ -435,8 +435,8 @@ impl Addressee for Signaling {
                     }
                 }
             }
-            Content::Arrived => {
-                this.arrived_elsewhere(&session, &room, from);
+            Content::Arrived(order) => {
+                this.arrived_elsewhere(&session, &room, from, order);
                 Delivery::Delivered
             }
             Content::Departed(reason) => {

@@ -43,12 +43,12 @@ pub fn letter(letter: &Letter) -> Vec<u8> {
         Content::Event { array, attachments } => {
             8 + array.len() + attachments.iter().map(|bytes| 4 + bytes.len()).sum::<usize>()
         }
-        _ => 1,
+        _ => 16,
     };
     let mut record = Vec::with_capacity(3 + room.len() + 48 + length);
     record.put_u8(match letter.content {
         Content::Event { .. } => EVENT,
-        Content::Arrived => ARRIVED,
+        Content::Arrived(_) => ARRIVED,
         Content::Departed(_) => DEPARTED,
         Content::Pace(_) => PACE,
     });
@@ -65,7 +65,7 @@ pub fn letter(letter: &Letter) -> Vec<u8> {
                 put_long(&mut record, attachment);
             }
         }
-        Content::Arrived => {}
+        Content::Arrived(order) => record.put_u64(*order),
         Content::Departed(reason) => record.put_slice(reason.name().as_bytes()),
         Content::Pace(slow) => record.put_u8(u8::from(*slow)),
     }
@@ -102,7 +102,7 @@ pub fn read_record(mut record: Bytes, from: NodeId, to: NodeId) -> Option<Record
             }
             Content::Event { array, attachments }
         }
-        ARRIVED => Content::Arrived,
+        ARRIVED => Content::Arrived(record.try_get_u64().ok()?),
         DEPARTED => {
             Content::Departed(ByeReason::ALL.into_iter().find(|reason| reason.name().as_bytes() == &record[..])?)
         }
@@ -271,7 +271,7 @@ mod tests {
         let contents = [
             Content::Event { array: r#"["message",1]"#.into(), attachments: vec![] },
             Content::Event { array: "[]".into(), attachments: vec![Bytes::new(), Bytes::from_static(&[0, 255])] },
-            Content::Arrived,
+            Content::Arrived(1 << 60),
             Content::Pace(true),
             Content::Pace(false),
         ];

@@ -37,7 +37,7 @@ use crate::{
     exchange::Addressee,
     id::{Generation, NodeId, PeerId, RoomName},
     metrics::Metrics,
-    rooms::{JoinOutcome, LeaveOutcome, Occupancy, Occupant, RegistryError, Role},
+    rooms::{Join, JoinOutcome, LeaveOutcome, Occupancy, Occupant, RegistryError, Role},
 };
 
 /// Seats in one call of `assert`.
@@ -223,7 +223,7 @@ impl Partition {
     ///
     /// # Errors
     /// When it cannot be told in time. Then nobody is seated, or the seat is given up soon.
-    pub async fn join(&self, room: &RoomName, who: Occupant) -> Result<JoinOutcome, RegistryError> {
+    pub async fn join(&self, room: &RoomName, who: Occupant) -> Result<Join, RegistryError> {
         let until = Instant::now() + self.shared.settings.patience;
         let joined = self.join_until(room, who, until).await;
         if joined.is_err() {
@@ -232,7 +232,7 @@ impl Partition {
         joined
     }
 
-    async fn join_until(&self, room: &RoomName, who: Occupant, until: Instant) -> Result<JoinOutcome, RegistryError> {
+    async fn join_until(&self, room: &RoomName, who: Occupant, until: Instant) -> Result<Join, RegistryError> {
         let unavailable = |why: &str| RegistryError::Unavailable(why.to_owned());
         let mut phases = self.phase.subscribe();
         loop {
@@ -264,9 +264,9 @@ impl Partition {
                     return Err(unavailable("redis did not answer"));
                 }
             };
-            if let Some(outcome) = answer {
-                let role = match outcome {
-                    JoinOutcome::Full => return Ok(outcome),
+            if let Some(join) = answer {
+                let role = match join.outcome {
+                    JoinOutcome::Full => return Ok(join),
                     JoinOutcome::Created => Role::Created,
                     JoinOutcome::Joined(_) => Role::Joined,
                     JoinOutcome::Seated(role, _) => role,
@@ -277,7 +277,7 @@ impl Partition {
                     if !seats.iter().any(|seat| seat.who == who) {
                         seats.push(Seat { who, role });
                     }
-                    return Ok(outcome);
+                    return Ok(join);
                 }
             }
             // The lease that it was asked under is no more: nothing came of it. Another may do.
@@ -319,7 +319,7 @@ impl Partition {
         room: &RoomName,
         who: Occupant,
         until: Instant,
-    ) -> Result<Option<JoinOutcome>, CallError> {
+    ) -> Result<Option<Join>, CallError> {
         let room_key = format!("{}room:{}", self.names.prefix, room.as_str());
         let seats_key = format!("{}seats:{}:{}", self.names.prefix, self.node, standing.lease_text);
         let [state, nodes, leases, waiting, dead] = self.names.fixed();
@@ -341,17 +341,21 @@ impl Partition {
                 &self.shared.metrics,
             )
             .await?;
+        let order = || u64::try_from(number(answer.get(1))?).map_err(|_| CallError::Form);
         Ok(Some(match text(answer.first())? {
-            "created" => JoinOutcome::Created,
-            "joined" => JoinOutcome::Joined(occupant(&answer[1..])?.ok_or(CallError::Form)?),
-            "full" => JoinOutcome::Full,
+            "created" => Join { outcome: JoinOutcome::Created, order: order()? },
+            "joined" => {
+                let other = occupant(answer.get(2..).unwrap_or_default())?.ok_or(CallError::Form)?;
+                Join { outcome: JoinOutcome::Joined(other), order: order()? }
+            }
+            "full" => JoinOutcome::Full.into(),
             "seated" => {
                 let role = match text(answer.get(1))? {
                     "created" => Role::Created,
                     "joined" => Role::Joined,
                     _ => return Err(CallError::Form),
                 };
-                JoinOutcome::Seated(role, occupant(&answer[2..])?)
+                JoinOutcome::Seated(role, occupant(&answer[2..])?).into()
             }
             "lost" | "recovering" => return Ok(None),
             _ => return Err(CallError::Form),
@@ -788,7 +792,7 @@ impl Partition {
         let until = Instant::now() + self.shared.silence();
         let mut before = None;
         for seat in seats {
-            match self.ask_to_join(standing, room, seat.who, until).await?.ok_or(CallError::Late)? {
+            match self.ask_to_join(standing, room, seat.who, until).await?.ok_or(CallError::Late)?.outcome {
                 JoinOutcome::Created | JoinOutcome::Seated(_, None) if before.is_none() => {}
                 JoinOutcome::Joined(other) | JoinOutcome::Seated(_, Some(other))
                     if seats.iter().any(|seat| seat.who == other) => {}

@@ -7,7 +7,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use super::lease::{Partition, partition_of};
 use crate::{
     id::RoomName,
-    rooms::{JoinOutcome, LeaveOutcome, Occupancy, Occupant, Registry, RegistryError},
+    rooms::{Join, LeaveOutcome, Occupancy, Occupant, Registry, RegistryError},
 };
 
 /// Seats kept in Redis.
@@ -30,7 +30,7 @@ impl RedisRegistry {
 }
 
 impl Registry for RedisRegistry {
-    fn join<'a>(&'a self, room: &'a RoomName, who: Occupant) -> BoxFuture<'a, Result<JoinOutcome, RegistryError>> {
+    fn join<'a>(&'a self, room: &'a RoomName, who: Occupant) -> BoxFuture<'a, Result<Join, RegistryError>> {
         self.partition(room).join(room, who).boxed()
     }
 

@@ -4,12 +4,15 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     hash::{BuildHasher, RandomState},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use futures_util::future::{BoxFuture, FutureExt, ready};
 
-use super::{JoinOutcome, LeaveOutcome, Occupancy, Occupant, Registry, RegistryError, Role, SEATS};
+use super::{Join, JoinOutcome, LeaveOutcome, Occupancy, Occupant, Registry, RegistryError, Role, SEATS};
 use crate::id::RoomName;
 
 /// Enough that cores seldom meet at one lock, few enough that counting them all is cheap.
@@ -72,11 +75,12 @@ type Shard = HashMap<RoomName, Room>;
 pub struct MemoryRegistry {
     shards: [Mutex<Shard>; SHARDS],
     hasher: RandomState,
+    joins: AtomicU64,
 }
 
 impl Default for MemoryRegistry {
     fn default() -> Self {
-        Self { shards: std::array::from_fn(|_| Mutex::default()), hasher: RandomState::new() }
+        Self { shards: std::array::from_fn(|_| Mutex::default()), hasher: RandomState::new(), joins: AtomicU64::new(1) }
     }
 }
 
@@ -87,8 +91,15 @@ impl MemoryRegistry {
         lock(&self.shards[at])
     }
 
-    fn join_now(&self, room: &RoomName, who: Occupant) -> JoinOutcome {
-        self.shard(room).entry(room.clone()).or_default().join(who)
+    fn join_now(&self, room: &RoomName, who: Occupant) -> Join {
+        let mut shard = self.shard(room);
+        let outcome = shard.entry(room.clone()).or_default().join(who);
+        let order = match outcome {
+            // Counted under the room's lock.
+            JoinOutcome::Created | JoinOutcome::Joined(_) => self.joins.fetch_add(1, Ordering::Relaxed),
+            JoinOutcome::Seated(..) | JoinOutcome::Full => 0,
+        };
+        Join { outcome, order }
     }
 
     fn leave_now(&self, room: &RoomName, who: &Occupant) -> LeaveOutcome {
@@ -114,7 +125,7 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 }
 
 impl Registry for MemoryRegistry {
-    fn join<'a>(&'a self, room: &'a RoomName, who: Occupant) -> BoxFuture<'a, Result<JoinOutcome, RegistryError>> {
+    fn join<'a>(&'a self, room: &'a RoomName, who: Occupant) -> BoxFuture<'a, Result<Join, RegistryError>> {
         ready(Ok(self.join_now(room, who))).boxed()
     }
 

@@ -15,7 +15,7 @@ use crate::{
     id::RoomName,
     metrics::{JoinResult, Metrics},
     protocol::{ByeReason, Code, Refusal, Request},
-    rooms::{JoinOutcome, Occupant, Role},
+    rooms::{Join, JoinOutcome, Occupant, Role},
 };
 
 impl Signaling {
@@ -51,13 +51,13 @@ impl Signaling {
                     return Err(Refusal::new(Code::TooManyRooms, "this socket sits in as many rooms as it may"));
                 }
                 // Before the registry knows: the other peer may have news for this one at once.
-                seats.push(Seat { room: room.clone(), role: None, link: None, early: Early::Nothing });
+                seats.push(Seat { room: room.clone(), role: None, link: None, early: Early::Nothing, latest: 0 });
             }
             known
         };
         lock(&self.seated).entry(session.id()).or_insert_with(|| Arc::downgrade(session));
-        let outcome = match self.registry.join(room, session.occupant()).await {
-            Ok(outcome) => outcome,
+        let Join { outcome, order } = match self.registry.join(room, session.occupant()).await {
+            Ok(join) => join,
             Err(error) => {
                 if !known {
                     session.seats().retain(|seat| seat.room != *room);
@@ -84,12 +84,12 @@ impl Signaling {
             }
             JoinOutcome::Created => {
                 self.log(session, || reply::log(&format!("Client ID {} created room {}", session.id(), room.as_str())));
-                self.created(session, room, ack);
+                self.created(session, room, order, ack);
                 Ok(JoinResult::Created)
             }
             JoinOutcome::Joined(other) => {
                 self.log(session, || reply::log(&format!("Client ID {} joined room {}", session.id(), room.as_str())));
-                self.joined(session, room, other, ack);
+                self.joined(session, room, other, order, ack);
                 Ok(JoinResult::Joined)
             }
         }
@@ -100,11 +100,11 @@ impl Signaling {
         self.acknowledge(session, ack, || reply::ack_seated(role, room, session.id()));
     }
 
-    fn created(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, ack: Option<i64>) {
+    fn created(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, order: u64, ack: Option<i64>) {
         let mut seats = session.seats();
         self.tell_seated(session, room, Role::Created, ack);
         let Some(seat) = seat_in(&mut seats, room) else { return };
-        seat.role = Some(Role::Created);
+        seat.take(Role::Created, order);
         // The second peer may have come before this answer was read. If it has left again, nothing is to be told.
         self.tell_early(session, room, seat);
     }
@@ -119,13 +119,20 @@ impl Signaling {
         }
     }
 
-    fn joined(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, other: Occupant, ack: Option<i64>) {
+    fn joined(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        other: Occupant,
+        order: u64,
+        ack: Option<i64>,
+    ) {
         let other_session = self.session_of(other);
         {
             let mut seats = session.seats();
             self.tell_seated(session, room, Role::Joined, ack);
             let Some(seat) = seat_in(&mut seats, room) else { return };
-            seat.role = Some(Role::Joined);
+            seat.take(Role::Joined, order);
             match std::mem::take(&mut seat.early) {
                 Early::Departed(gone, reason) if gone == other => {
                     self.tell(session, reply::bye(room, gone.peer, reason));
@@ -145,31 +152,50 @@ impl Signaling {
             }
         }
         if other.node != self.node {
-            self.send_letter(room, session.occupant(), other, Content::Arrived);
+            self.send_letter(room, session.occupant(), other, Content::Arrived(order));
         } else if let Some(other_session) = other_session {
-            self.arrived(&other_session, room, session);
+            self.arrived(&other_session, room, session, order);
         }
     }
 
     /// Tells `session` that `newcomer` took the second seat of `room`, and both that they can talk.
-    fn arrived(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, newcomer: &Arc<Session>) {
+    fn arrived(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, newcomer: &Arc<Session>, order: u64) {
         let link = Link { occupant: newcomer.occupant(), session: Arc::downgrade(newcomer) };
         let mut seats = session.seats();
         // It left meanwhile: the newcomer will hear of that.
         let Some(seat) = seat_in(&mut seats, room) else { return };
         // While this lock is held it can neither relay nor leave: for the newcomer `ready` comes before both.
         self.tell(newcomer, reply::room("ready", room));
-        self.take_arrived(session, room, seat, link);
+        self.take_arrived(session, room, seat, link, order);
     }
 
     /// The same for a newcomer on another node, which has told it already.
-    pub(super) fn arrived_elsewhere(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, newcomer: Occupant) {
+    pub(super) fn arrived_elsewhere(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        newcomer: Occupant,
+        order: u64,
+    ) {
         let mut seats = session.seats();
         let Some(seat) = seat_in(&mut seats, room) else { return };
-        self.take_arrived(session, room, seat, Link { occupant: newcomer, session: std::sync::Weak::new() });
+        let link = Link { occupant: newcomer, session: std::sync::Weak::new() };
+        self.take_arrived(session, room, seat, link, order);
     }
 
-    fn take_arrived(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, seat: &mut Seat, link: Link) {
+    fn take_arrived(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        seat: &mut Seat,
+        link: Link,
+        order: u64,
+    ) {
+        // A node that was frozen may still say what was true when it froze.
+        if order <= seat.latest {
+            return;
+        }
+        seat.latest = order;
         if seat.role.is_some() {
             self.tell_arrived(session, room, seat, link);
         } else {

@@ -34,9 +34,23 @@ pub struct Seat {
     pub link: Option<Link>,
     /// What the other peer did while the registry had not answered yet.
     pub early: Early,
+    /// The order of the latest seat of the room that is known here, be it one's own. News of an earlier one come too late.
+    pub latest: u64,
 }
 
 impl Seat {
+    /// It is this session's own from now on.
+    pub fn take(&mut self, role: Role, order: u64) {
+        self.role = Some(role);
+        if order > self.latest {
+            self.latest = order;
+            // Who arrived before this seat was taken did not arrive beside it.
+            if matches!(self.early, Early::Arrived(..)) {
+                self.early = Early::Nothing;
+            }
+        }
+    }
+
     /// The other peer, whether this one has been told of it or not.
     #[must_use]
     pub fn other(&self) -> Option<Occupant> {

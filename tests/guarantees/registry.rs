@@ -19,7 +19,10 @@ use duet::{
 };
 use proptest::prelude::*;
 
-use crate::support::redis::{Redis, RedisOptions};
+use crate::support::{
+    redis::{Redis, RedisOptions},
+    wait_until,
+};
 
 fn room(name: &str) -> RoomName {
     RoomName::parse(name).expect("a room name")
@@ -30,7 +33,7 @@ fn occupant(node: NodeId) -> Occupant {
 }
 
 async fn join(registry: &dyn Registry, name: &str, who: Occupant) -> JoinOutcome {
-    registry.join(&room(name), who).await.expect("an answer")
+    registry.join(&room(name), who).await.expect("an answer").outcome
 }
 
 async fn leave(registry: &dyn Registry, name: &str, who: Occupant) -> LeaveOutcome {
@@ -284,6 +287,7 @@ async fn redis_registry() -> Made {
     let cluster = Cluster::new(deployment, &settings.redis, &settings.cluster, node, &metrics, &lifecycle);
     let nobody: Weak<dyn Addressee> = Weak::<Nobody>::new();
     cluster.run(&lifecycle, &nobody);
+    wait_until("seats can be taken", || async { lifecycle.ready().is_ok() }).await;
     Made { registry: cluster.registry.clone(), node, _redis: Some(redis) }
 }
 

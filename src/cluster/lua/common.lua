@@ -4,7 +4,8 @@
 --   KEYS[1] state    hash: run (the server process, and its replication
 --                    id, that this epoch was opened in), epoch, version (of the table of nodes),
 --                    ends (ms: when the recovery ends at the latest; 0: settled), known (1: a node that asserts has said
---                    who is waited for), tick (ms: the last time any node was heard of)
+--                    who is waited for), tick (ms: the last time any node was heard of),
+--                    joins (the order of the last seat)
 --   KEYS[2] nodes    hash: node -> "lease token asserted added seen"
 --   KEYS[3] leases   sorted set: node -> ms at which its lease ends
 --   KEYS[4] waiting  set: nodes of an earlier epoch that have not asserted their seats yet

@@ -2,7 +2,8 @@
 --
 -- KEYS: 6 room, 7 the rooms of the asking node's lease.  ARGV: 1 node, 2 lease, 3 token, 4 peer, 5 generation, 6 the
 --   room's name, 7 what the names of keys begin with
--- Returns {'created'}, {'joined', peer, generation, node}, {'full'}, {'seated', role[, peer, generation, node]}, or
+-- Returns {'created', order}, {'joined', order, peer, generation, node}, {'full'}, {'seated', role[, peer, generation,
+--   node]}, where order is higher for every later seat of the partition; or
 --   {'lost'}: the node holds no such lease over this connection, {'recovering'}: it cannot be told yet
 -- Invariant: at most two seats whose lease stands, whatever else was in the room.
 local node, lease, token, peer, generation = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -38,5 +39,6 @@ redis.call('HSET', ROOM, free, table.concat({ peer, generation, node, lease, rol
 redis.call('SADD', SEATS, ARGV[6])
 -- What is left of a seat that no longer counts does not stay beside the new one.
 if not other and taken[3 - free] then redis.call('HDEL', ROOM, 3 - free) end
-if other then return { 'joined', other.peer, other.generation, other.node } end
-return { 'created' }
+local order = redis.call('HINCRBY', STATE, 'joins', 1)
+if other then return { 'joined', order, other.peer, other.generation, other.node } end
+return { 'created', order }

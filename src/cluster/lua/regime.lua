@@ -18,6 +18,8 @@ local function regime(ttl, now)
     local epoch = string.sub(run, 1, 12) .. '-' .. string.format('%.0f', now)
     redis.call('HSET', STATE, 'run', run, 'epoch', epoch, 'ends', now + ttl, 'known', 0, 'tick', now)
     redis.call('HSETNX', STATE, 'version', 0)
+    -- Higher than any that was given out before, also those that were forgotten.
+    redis.call('HSET', STATE, 'joins', string.format('%.0f', now * 1000))
     return epoch, now + ttl
   end
   -- Nobody was heard of for long: this server was out of everybody's reach, and nobody's lease ended by that.

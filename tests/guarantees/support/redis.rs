@@ -131,6 +131,16 @@ impl Redis {
             // What a full synchronisation with a primary leaves behind.
             let _ = fs::remove_file(self.directory.path().join("dump.rdb"));
         }
+        self.launch_again().await;
+    }
+
+    /// Kills it and starts it again with what it was last told to SAVE.
+    pub async fn restart_as_saved(&mut self) {
+        self.kill();
+        self.launch_again().await;
+    }
+
+    async fn launch_again(&mut self) {
         if let Err(log) = self.launch().await {
             panic!("no Redis again on port {}:\n{log}", self.port);
         }
