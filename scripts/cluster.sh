@@ -8,6 +8,8 @@ count=${1:-3}
 case $count in [1-9]) ;; *) echo "usage: scripts/cluster.sh [1 to 9 nodes]"; exit 64 ;; esac
 command -v redis-server >/dev/null || { echo "redis-server is missing: apt-get install redis-server"; exit 1; }
 binary=${DUET_BIN:-}
+# Not a setting of the server.
+unset DUET_BIN
 if [ -z "$binary" ]; then
   cargo build --release --locked --bin duet
   binary=target/release/duet
@@ -44,4 +46,5 @@ for n in $(seq "$count"); do
   echo "node $n is ready: http://localhost:$((public_port + n))   metrics: http://localhost:$((admin_port + n))/metrics   log: $directory/node-$n.log"
 done
 echo "Redis: 127.0.0.1:$redis_port. Ctrl-C ends all of it."
-wait -n
+# A node may be killed, to see what the others make of it.
+wait "${pids[0]}"
