@@ -87,6 +87,7 @@ async fn a_node_frozen_for_25_seconds_closes_what_others_took_meanwhile() {
     nodes[1].freeze();
     assert_eq!(stays.until("bye").await[1]["reason"], "node_lost");
     println!("frozen node: bye after {:.1?}", at.elapsed());
+    assert!(at.elapsed() < Duration::from_secs(10), "{:?}", at.elapsed());
     let (mut third, mut taker) = (Client::connect_to(nodes[0].public).await, Client::connect_to(nodes[0].public).await);
     assert_eq!(third.call(&json!(["create or join", "r"])).await["outcome"], "joined");
     assert_eq!(taker.call(&json!(["create or join", "taken"])).await["outcome"], "created");
@@ -259,6 +260,7 @@ async fn a_node_cut_off_for_12_seconds_closes_what_it_cannot_prove_before_others
     assert_eq!(bye[1]["reason"], "node_lost");
     assert!(closed < told, "closed {:?}, told {:?}", closed - at, told - at);
     println!("node cut off: its peer closed after {:.1?}, the other told after {:.1?}", closed - at, told - at);
+    assert!(told - at < Duration::from_secs(10), "{:?}", told - at);
     // The pair that it holds whole goes on.
     assert_eq!(here.call(&json!(["message", 1])).await, json!({"ok": true}));
     let mut next = Client::connect_to(other.public).await;
