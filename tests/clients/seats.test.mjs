@@ -158,10 +158,19 @@ describe("the reason of a bye", () => {
 
   test("timed_out, when a peer does not answer any more", async (t) => {
     const node = await startServer(t, { DUET_TIMEOUTS__PING_INTERVAL: "1s", DUET_TIMEOUTS__PING_TIMEOUT: "1s" });
-    const [first, second] = await pair(t, node.url, "silence", NEW);
-    const { id } = second;
-    second.socket.io.engine.transport.ws._socket.pause();
-    assert.deepEqual(await first.next("bye"), ["silence", { id, reason: "timed_out" }]);
+    const first = await connect(t, node.url, NEW);
+    await first.join("silence");
+    const silent = new RawSocket(t, node);
+    silent.write(opening(node, 4));
+    await silent.textsThat("it is open", (texts) => texts.some((text) => text.startsWith("0")));
+    silent.write(frame("40"));
+    await silent.textsThat("it is connected", (texts) => texts.some((text) => text.startsWith("40")));
+    silent.write(frame('42["create or join","silence"]'));
+    await first.next("join");
+    await first.next("ready");
+    const [room, { reason }] = await first.next("bye");
+    assert.deepEqual([room, reason], ["silence", "timed_out"]);
+    assert.ok(silent.texts.includes("2"), "it was asked before it was given up");
   });
 
   test("protocol_error, when a peer breaks the protocol", async (t) => {
