@@ -23,6 +23,7 @@ pub mod frame;
 pub mod gate;
 pub mod lease;
 pub mod line;
+pub mod publisher;
 pub mod registry;
 pub mod scripts;
 pub mod topology;

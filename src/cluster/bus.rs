@@ -2,7 +2,7 @@
 //!
 //! Each node subscribes to one channel of its own (sharded pub/sub, so that on a Redis Cluster a message stays on one
 //! shard). Messages go out by one task, as frames of whatever has come together by then: alone when little goes on, many
-//! at a time when much does. They come in on the connection's own task and are delivered there and then.
+//! at a time when much does. They come in on the subscription's own task and are delivered there and then.
 //!
 //! The way is proven by a message to oneself every second; without one the node is not ready, and the connection is
 //! given up.
@@ -13,7 +13,6 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Waker},
     time::{Duration, Instant},
 };
 
@@ -143,9 +142,8 @@ impl Bus {
             line.unqueue();
             while let Some((frame, resent)) = line.next_frame(self.node, connection.number) {
                 self.metrics.bus_resends.inc_by(resent as u64);
-                let published = std::pin::pin!(publish(&connection, &channel, &frame));
-                // Nearly always there is room; otherwise nothing was sent, and the task does it.
-                if published.poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+                // Nearly always there is room; otherwise the task does it.
+                if connection.publisher.try_publish(&channel, &frame).is_err() {
                     line.rewind();
                     line.queue();
                     return false;
@@ -373,7 +371,7 @@ impl Bus {
         let _one_at_a_time = line.sending.lock().await;
         while let Some((frame, resent)) = line.next_frame(self.node, connection.number) {
             self.metrics.bus_resends.inc_by(resent as u64);
-            if publish(&connection, &channel, &frame).await.is_err() {
+            if connection.publisher.publish(&channel, &frame).await.is_err() {
                 return;
             }
         }
@@ -402,8 +400,8 @@ impl Bus {
     async fn prove(&self, connection: &Connection, channel: &str, number: &mut u64) {
         let mut subscribe = redis::cmd("SSUBSCRIBE");
         subscribe.arg(channel);
-        let mut bus = connection.bus.clone();
-        match tokio::time::timeout(UNPROVEN, bus.send_packed_command(&subscribe)).await {
+        let mut subscriber = connection.subscriber.clone();
+        match tokio::time::timeout(UNPROVEN, subscriber.send_packed_command(&subscribe)).await {
             Ok(Ok(value)) => {
                 if let Err(error) = value.extract_error() {
                     tracing::warn!(%error, "subscribe");
@@ -420,7 +418,7 @@ impl Bus {
         loop {
             *number += 1;
             let sent = Instant::now();
-            if publish(connection, channel, &frame::echo(self.node, *number)).await.is_err() {
+            if connection.publisher.publish(channel, &frame::echo(self.node, *number)).await.is_err() {
                 return;
             }
             let back = proofs.wait_for(|proof| *proof == *number);
@@ -434,13 +432,6 @@ impl Bus {
             tokio::time::sleep_until((sent + PROOF).into()).await;
         }
     }
-}
-
-/// Publishes without waiting for the answer: the receipts of the other node tell more.
-async fn publish(connection: &Connection, channel: &str, frame: &[u8]) -> redis::RedisResult<()> {
-    let mut command = redis::cmd("SPUBLISH");
-    command.arg(channel).arg(frame).set_no_response(true);
-    connection.bus.clone().send_packed_command(&command).await.map(drop)
 }
 
 fn tell(due: Vec<Due>) {

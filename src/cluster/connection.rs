@@ -1,12 +1,13 @@
 //! Connections to the primaries: made, watched, made anew. Who needs one waits for it here.
 //!
-//! There are two to each primary. `control` carries scripts, so that a lease is not renewed behind a queue of messages;
-//! `bus` carries what nodes tell each other, and the subscription to this node's channel.
+//! There are three to each primary. `control` carries scripts, so that a lease is not renewed behind a queue of messages;
+//! `publisher` carries what this node tells others, and `subscriber` the subscription to this node's channel.
 //!
 //! Why not the crate's own connection manager and cluster client: both reconnect unseen. A node has to know that a
 //! connection is new before it sends anything over it, because what it sent over the last one may still take effect.
 //!
-//! Invariant: of one [`Connection`] all requests take effect in their order, or none after the first that did not.
+//! Invariant: of one [`Connection`]'s scripts, and of its messages, all take effect in their order, or none after the
+//! first that did not.
 
 use std::{
     sync::{
@@ -23,7 +24,10 @@ use redis::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::topology::{Deployment, Primary, TopologyError};
+use super::{
+    publisher::Publisher,
+    topology::{Deployment, Primary, TopologyError},
+};
 use crate::metrics::Metrics;
 
 /// Until a connection is made, with its greeting.
@@ -38,15 +42,19 @@ const PIPELINE: usize = 1024;
 /// What comes in on the bus without being asked for. Must not wait.
 pub type OnPush = Arc<dyn Fn(PushInfo) + Send + Sync>;
 
-/// A pair of connections to one primary, as long as both last.
+/// The connections to one primary, as long as all of them last.
 #[derive(Clone)]
 pub struct Connection {
     /// Tells it from every other, earlier or later.
     pub number: u64,
     /// For scripts.
     pub control: MultiplexedConnection,
-    /// For messages.
-    pub bus: MultiplexedConnection,
+    /// For messages to other nodes.
+    pub publisher: Arc<Publisher>,
+    /// For messages to this node.
+    pub subscriber: MultiplexedConnection,
+    /// The publisher's other half.
+    _publisher: MultiplexedConnection,
     primary: Primary,
     broken: CancellationToken,
 }
@@ -230,19 +238,22 @@ impl Connections {
                 .set_pipeline_buffer_size(PIPELINE)
                 .set_push_sender(Pushes { on_push, broken: broken.clone() })
         };
-        let (on_control, on_bus) = (config(None), config(Some(Arc::clone(&self.on_push))));
-        let both = async {
+        let (control, subscriber) = (config(None), config(Some(Arc::clone(&self.on_push))));
+        let all = async {
             tokio::try_join!(
-                primary.client.get_multiplexed_async_connection_with_config(&on_control),
-                primary.client.get_multiplexed_async_connection_with_config(&on_bus),
+                primary.client.get_multiplexed_async_connection_with_config(&control),
+                primary.client.get_multiplexed_async_connection_with_config(&subscriber),
+                Publisher::open(&primary, config(None), broken.clone()),
             )
         };
         // The library's own time-out ends before the greeting is answered.
-        let (control, bus) = tokio::time::timeout(CONNECT * 2, both)
-            .await
-            .map_err(|_| RedisError::from((ErrorKind::Io, "no greeting in time")))??;
+        let made = tokio::time::timeout(CONNECT * 2, all).await;
+        let (control, subscriber, (publisher, other_half)) = made
+            .map_err(|_| RedisError::from((ErrorKind::Io, "no greeting in time")))
+            .flatten()
+            .inspect_err(|_| broken.cancel())?;
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        Ok(Connection { number, control, bus, primary, broken })
+        Ok(Connection { number, control, publisher, subscriber, _publisher: other_half, primary, broken })
     }
 
     /// Returns when a connection broke, or it is time to look again.

@@ -4,11 +4,15 @@
 //! Protocol pages: <https://redis.io/docs/latest/develop/reference/sentinel-clients/>,
 //! <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>.
 
-use std::{fs, ops::RangeInclusive, path::Path, time::Duration};
+use std::{fs, ops::RangeInclusive, path::Path, sync::Arc, time::Duration};
 
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
     ProtocolVersion, TlsCertificates, Value, io::tcp::TcpSettings,
+};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 
 use crate::config;
@@ -18,7 +22,7 @@ pub const SLOTS: u16 = 16_384;
 /// How many partitions the rooms of a Redis Cluster are spread over. All nodes of all versions have to agree.
 pub const PARTITIONS: u16 = 64;
 /// `TCP_USER_TIMEOUT` (RFC 5482) of connections to Redis.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
+pub const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
 
 /// Why the settings name no Redis that can be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +45,8 @@ pub enum TopologyError {
 pub struct Primary {
     /// How it is reached.
     pub client: Client,
+    /// With TLS: what is trusted, and who this node is.
+    pub tls: Option<Arc<ClientConfig>>,
     /// Its slots.
     pub slots: Vec<RangeInclusive<u16>>,
 }
@@ -75,6 +81,7 @@ pub struct Deployment {
     /// What the primary is called, for Sentinels.
     name: String,
     certificates: Option<TlsCertificates>,
+    tls: Option<Arc<ClientConfig>>,
 }
 
 impl Deployment {
@@ -134,7 +141,9 @@ impl Deployment {
                     .map_err(|_| bad("not of the form SCHEME://[USER:PASSWORD@]HOST[:PORT][/DB]"))
             })
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { kind, seeds, name: name.to_owned(), certificates: certificates(settings, tls)? })
+        let certificates = certificates(settings, tls)?;
+        let tls = certificates.as_ref().map(tls_config).transpose()?.map(Arc::new);
+        Ok(Self { kind, seeds, name: name.to_owned(), certificates, tls })
     }
 
     /// How many partitions the rooms are spread over.
@@ -157,7 +166,7 @@ impl Deployment {
         match self.kind {
             Kind::Single => {
                 let client = self.client(self.seeds[0].clone())?;
-                Ok(vec![Primary { client, slots: vec![0..=SLOTS - 1] }])
+                Ok(vec![self.primary(client, 0..=SLOTS - 1)])
             }
             Kind::Sentinel => self.ask_each(patience, |client| self.ask_sentinel(client, patience)).await,
             Kind::Cluster => self.ask_each(patience, |client| self.ask_cluster(client, patience)).await,
@@ -194,7 +203,7 @@ impl Deployment {
             Some(Value::SimpleString(role)) if role == "master" => {}
             _ => return Err(TopologyError::Answer("the server that the Sentinels name is no primary")),
         }
-        Ok(vec![Primary { client, slots: vec![0..=SLOTS - 1] }])
+        Ok(vec![self.primary(client, 0..=SLOTS - 1)])
     }
 
     async fn ask_cluster(&self, seed: Client, patience: Duration) -> Result<Vec<Primary>, TopologyError> {
@@ -229,13 +238,17 @@ impl Deployment {
             let addr = self.address(host, port);
             match primaries.iter_mut().find(|known| known.address() == addr.to_string()) {
                 Some(known) => known.slots.push(start..=end),
-                None => primaries.push(Primary {
-                    client: self.client(self.seeds[0].clone().set_addr(addr))?,
-                    slots: vec![start..=end],
-                }),
+                None => {
+                    let client = self.client(self.seeds[0].clone().set_addr(addr))?;
+                    primaries.push(self.primary(client, start..=end));
+                }
             }
         }
         Ok(primaries)
+    }
+
+    fn primary(&self, client: Client, slots: RangeInclusive<u16>) -> Primary {
+        Primary { client, tls: self.tls.clone(), slots: vec![slots] }
     }
 
     fn address(&self, host: String, port: u16) -> ConnectionAddr {
@@ -292,6 +305,28 @@ fn certificates(settings: &config::Redis, tls: bool) -> Result<Option<TlsCertifi
     let client_tls =
         client_cert.zip(client_key).map(|(client_cert, client_key)| ClientTlsConfig { client_cert, client_key });
     Ok(tls.then_some(TlsCertificates { client_tls, root_cert }))
+}
+
+/// The same for the connection that the crate does not make.
+fn tls_config(certificates: &TlsCertificates) -> Result<ClientConfig, BadRedis> {
+    let bad = |key: &str, error: &dyn std::fmt::Display| BadRedis(format!("{key}: {error}"));
+    let mut roots = RootCertStore::empty();
+    let trusted = match &certificates.root_cert {
+        Some(pem) => CertificateDer::pem_slice_iter(pem)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| bad("ca_file", &error))?,
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    for certificate in trusted {
+        roots.add(certificate).map_err(|error| bad("ca_file", &error))?;
+    }
+    let config = ClientConfig::builder().with_root_certificates(roots);
+    let Some(client) = &certificates.client_tls else { return Ok(config.with_no_client_auth()) };
+    let chain = CertificateDer::pem_slice_iter(&client.client_cert)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| bad("cert_file", &error))?;
+    let key = PrivateKeyDer::from_pem_slice(&client.client_key).map_err(|error| bad("key_file", &error))?;
+    config.with_client_auth_cert(chain, key).map_err(|error| bad("cert_file", &error))
 }
 
 /// The slot of a key (CRC16 of its hash tag, as the cluster specification has it).
