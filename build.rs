@@ -1,7 +1,8 @@
 //! Takes the browser client of Socket.IO from npm into the binary.
 //!
 //! `npm ci` with the committed lock file, in the build's own directory. Where npm is missing or fails, the server is built
-//! without the library and says so at run time; the next build tries again.
+//! without the library and says so at run time; the next build tries again. `DUET_BUILD_CLIENT` names the package's directory
+//! where something else has fetched it.
 
 use std::{
     env,
@@ -18,11 +19,13 @@ fn main() {
     println!("cargo::rerun-if-changed=package-lock.json");
     println!("cargo::rerun-if-changed=public");
     println!("cargo::rerun-if-env-changed=DUET_BUILD_NPM");
+    println!("cargo::rerun-if-env-changed=DUET_BUILD_CLIENT");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let generated = out.join("client_library.rs");
-    let source = match fetch(&out) {
-        Ok(package) => embed(&package).unwrap_or_else(|why| without(&out, &why)),
-        Err(why) => without(&out, &why),
+    let source = match env::var_os("DUET_BUILD_CLIENT") {
+        // Whoever names it wants it: a build without it would be a surprise.
+        Some(package) => embed(Path::new(&package)).unwrap_or_else(|why| panic!("DUET_BUILD_CLIENT: {why}")),
+        None => fetch(&out).and_then(|package| embed(&package)).unwrap_or_else(|why| without(&out, &why)),
     };
     fs::write(generated, source).expect("OUT_DIR can be written");
 }

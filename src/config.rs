@@ -59,6 +59,8 @@ pub struct Admin {
 pub struct Redis {
     /// `DUET_REDIS__URL`: empty for one node.
     pub url: String,
+    /// `DUET_REDIS__PASSWORD_FILE`: a file with the password, for a URL that has none.
+    pub password_file: PathBuf,
     /// `DUET_REDIS__PREFIX`: what the names of all keys and channels begin with.
     pub prefix: String,
     /// `DUET_REDIS__CA_FILE`: certificates (PEM) that the server's is checked against; empty for the system's.

@@ -25,6 +25,7 @@ pub mod adapter;
 pub mod cluster;
 pub mod config;
 pub mod exchange;
+pub mod health;
 pub mod http;
 pub mod id;
 pub mod lifecycle;

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use duet::{config::Settings, node::Node, telemetry};
+use duet::{config::Settings, health, node::Node, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Exit status for settings that cannot be used (`EX_USAGE` of sysexits.h).
@@ -19,6 +19,18 @@ struct Arguments {
     /// Print the settings in force, with secrets hidden, and exit.
     #[arg(long)]
     check_config: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    /// Ask the node that runs with the same settings whether it can seat peers: exit status 0 if so, else 1.
+    Health {
+        /// Ask only whether it runs.
+        #[arg(long)]
+        live: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -46,6 +58,15 @@ fn main() -> ExitCode {
             print!("{}", settings.printable());
         }
         return ExitCode::SUCCESS;
+    }
+    if let Some(Command::Health { live }) = arguments.command {
+        return match health::ask(settings.admin.listen, if live { "/livez" } else { "/readyz" }) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("duet: {error}");
+                ExitCode::FAILURE
+            }
+        };
     }
     if let Err(error) = telemetry::start(&settings.log) {
         eprintln!("duet: {error}");

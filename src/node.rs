@@ -183,10 +183,11 @@ impl Node {
     pub async fn stop(self) {
         tracing::info!(sockets = self.signaling.sessions().len(), "draining");
         self.lifecycle.drain();
-        self.lifecycle.accept_token().cancel();
         let drained = async {
-            // Half for saying good-bye; the rest for those that are slow to hear it.
+            // Half for saying good-bye; the rest for those that are slow to hear it. Sessions that poll go on meanwhile, over
+            // whatever connections they make; new ones are refused.
             self.signaling.drain(self.drain / 2).await;
+            self.lifecycle.accept_token().cancel();
             if let Some(cluster) = &self.cluster {
                 cluster.quit().await;
             }

@@ -334,17 +334,18 @@ impl Signaling {
         self.acknowledge(session, ack, || reply::ACK_OK.into());
     }
 
-    /// Ends every socket, a step at a time over `window`; each is told when to come back, spread over as long.
+    /// Ends every socket, a step at a time over `window`, the peers of a room together; each is told to come back within a
+    /// few steps, not all at once.
     pub async fn drain(self: &Arc<Self>, window: Duration) {
-        let sessions = self.sessions();
+        let mut sessions = self.sessions();
+        sessions.sort_by_cached_key(|session| session.seats().first().map(|seat| seat.room.clone()));
         let mut ends = tokio::task::JoinSet::new();
         let mut pace = tokio::time::interval((window / DRAIN_STEPS).max(Duration::from_millis(1)));
         let at_a_time = sessions.len().div_ceil(DRAIN_STEPS as usize).max(1);
-        for (step, at) in sessions.chunks(at_a_time).zip(0..) {
+        for step in sessions.chunks(at_a_time) {
             pace.tick().await;
-            let delay = window / DRAIN_STEPS * at;
             for session in step {
-                self.tell(session, reply::draining(delay));
+                self.tell(session, reply::draining(jitter(session, window / DRAIN_STEPS * 4)));
                 self.take(session, Item::Gone(ByeReason::NodeShutdown));
                 let (signaling, session) = (Arc::clone(self), Arc::clone(session));
                 ends.spawn(async move { signaling.end(&session).await });
@@ -501,6 +502,13 @@ enum Step {
     Done,
     /// It is done when this is.
     Wait(BoxFuture<'static, ()>),
+}
+
+/// A part of `most` that differs from socket to socket, evenly spread.
+fn jitter(session: &Session, most: Duration) -> Duration {
+    // Multiples of the golden ratio, modulo 1.
+    let part = session.occupant().generation.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48;
+    most * u32::try_from(part).unwrap_or(0) / (1 << 16)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -84,10 +84,10 @@ function happened(event) {
 function perform(effect) {
   switch (effect.do) {
     case "connect":
-      void signaling.connect();
+      void signaling.connect(state.room);
       return;
     case "connectNow":
-      void signaling.connectNow();
+      void signaling.connectNow(state.room);
       return;
     case "disconnect":
       signaling.disconnect();

@@ -10,6 +10,9 @@ const CLIENT_LIBRARY = "/socket.io/socket.io.esm.min.js";
 /** An answer that takes longer than this is treated as lost. */
 const ANSWER_MS = 8000;
 
+/** From a lost connection to the first try to get it back. */
+const RECONNECT_MS = 500;
+
 /** A server that closes a connection on purpose wants us elsewhere or later; all its clients at once would not help. */
 const KICKED_MS = Object.freeze({ least: 300, spread: 1200 });
 
@@ -36,7 +39,8 @@ export function createSignaling(listeners) {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let comeback;
 
-  async function connect() {
+  /** @param {string} room The room to be asked for: balancers take both peers of one to the same node. */
+  async function connect(room) {
     wanted = true;
     let io;
     try {
@@ -48,21 +52,29 @@ export function createSignaling(listeners) {
       if (await isMissing()) listeners.onClientMissing();
       else {
         listeners.onUnreachable();
-        comeback = setTimeout(() => wanted && connect(), 3000);
+        comeback = setTimeout(() => wanted && connect(room), 3000);
       }
       return;
     }
     if (!wanted || socket) return;
 
     socket = io({
+      query: { room },
       transports: ["websocket", "polling"],
       tryAllTransports: true,
-      reconnectionDelay: 500,
+      reconnectionDelay: RECONNECT_MS,
       reconnectionDelayMax: 5000,
       timeout: 8000,
       forceNew: true,
     });
-    socket.on("connect", listeners.onUp);
+    socket.on("connect", () => {
+      socket.io.reconnectionDelay(RECONNECT_MS);
+      listeners.onUp();
+    });
+    // The node is about to close this connection; another is there, but not for all at once.
+    socket.on("draining", (/** @type {any} */ when) => {
+      if (Number.isFinite(when?.delay_ms)) socket.io.reconnectionDelay(Math.max(RECONNECT_MS, when.delay_ms));
+    });
     socket.on("connect_error", () => {
       listeners.onUnreachable();
       // A refusal in words, unlike a broken line, ends Socket.IO's own attempts.
@@ -87,9 +99,10 @@ export function createSignaling(listeners) {
     comeback = setTimeout(() => socket?.connect(), KICKED_MS.least + Math.random() * KICKED_MS.spread);
   }
 
-  function connectNow() {
+  /** @param {string} room */
+  function connectNow(room) {
     clearTimeout(comeback);
-    if (!socket) return connect();
+    if (!socket) return connect(room);
     // Socket.IO's own timer may be seconds away; a fresh start is the only way past it.
     socket.disconnect();
     socket.connect();

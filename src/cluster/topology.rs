@@ -123,6 +123,10 @@ impl Deployment {
         if kind == Kind::Single && hosts.contains(',') {
             return Err(bad("one server only; use redis+sentinel:// or redis-cluster:// for several"));
         }
+        let password = password(settings)?;
+        if password.is_some() && credentials.contains(':') {
+            return Err(BadRedis("password_file: the URL has a password too".into()));
+        }
         let seeds = hosts
             .split(',')
             .map(|host| {
@@ -137,6 +141,7 @@ impl Deployment {
                 }
                 format!("{scheme}://{credentials}{at}{host}{port}/{db}")
                     .into_connection_info()
+                    .map(|info| with_password(info, password.as_deref()))
                     // The library's words may repeat the URL.
                     .map_err(|_| bad("not of the form SCHEME://[USER:PASSWORD@]HOST[:PORT][/DB]"))
             })
@@ -289,6 +294,22 @@ async fn connect(client: &Client, patience: Duration) -> Result<redis::aio::Mult
     client.get_multiplexed_async_connection_with_config(&config).await
 }
 
+fn password(settings: &config::Redis) -> Result<Option<String>, BadRedis> {
+    if settings.password_file.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let bad = |what: &str| BadRedis(format!("password_file: {what}"));
+    let text = fs::read_to_string(&settings.password_file).map_err(|error| bad(&format!("cannot be read: {error}")))?;
+    let password = text.trim_end_matches(['\r', '\n']);
+    if password.is_empty() { Err(bad("is empty")) } else { Ok(Some(password.to_owned())) }
+}
+
+fn with_password(info: ConnectionInfo, password: Option<&str>) -> ConnectionInfo {
+    let Some(password) = password else { return info };
+    let settings = info.redis_settings().clone().set_password(password);
+    info.set_redis_settings(settings)
+}
+
 fn certificates(settings: &config::Redis, tls: bool) -> Result<Option<TlsCertificates>, BadRedis> {
     let read = |key: &str, path: &Path| -> Result<Option<Vec<u8>>, BadRedis> {
         if path.as_os_str().is_empty() {
@@ -352,6 +373,7 @@ mod tests {
     fn parse(url: &str) -> Result<Deployment, BadRedis> {
         Deployment::parse(&config::Redis {
             url: url.into(),
+            password_file: "".into(),
             prefix: "duet".into(),
             ca_file: "".into(),
             cert_file: "".into(),

@@ -24,10 +24,10 @@ use axum::{
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http::{
-    HeaderMap, HeaderValue, Method, StatusCode, Uri,
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri,
     header::{
-        CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
-        UPGRADE,
+        CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+        SEC_WEBSOCKET_VERSION, UPGRADE,
     },
 };
 use http_body::Body as _;
@@ -52,6 +52,9 @@ use crate::{
 /// How the library and its clients call a payload of octets, to the letter. Everything else is text.
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=UTF-8");
+
+/// Names the session that a polling handshake opened, for a balancer: the requests of a session are for one node.
+const SESSION: HeaderName = HeaderName::from_static("duet-session");
 
 /// The library's service, with duet's adapter.
 pub type Service = SocketIoService<engineioxide::service::NotFoundService, Switchboard>;
@@ -130,6 +133,9 @@ pub(super) fn websocket<B>(engine: &Arc<Engine>, request: &mut http::Request<B>)
         return None;
     }
     let query = Query::parse(request.uri().query()).filter(|query| query.websocket)?;
+    if query.sid.is_none() && engine.lifecycle.is_draining() {
+        return Some(draining());
+    }
     Some(upgrade(engine, &query, request))
 }
 
@@ -139,6 +145,7 @@ pub(super) async fn serve(State(engine): State<Arc<Engine>>, request: Request) -
         return engine.call(request).await;
     };
     match (*request.method() == Method::GET, query.websocket, query.sid) {
+        (true, false, None) if engine.lifecycle.is_draining() => draining(),
         (true, false, None) => {
             let flow = Arc::new(Flow::default());
             let mut handshake = Request::new(Body::empty());
@@ -179,7 +186,7 @@ impl Engine {
 /// A session opened by polling: its flow is to be found before anything else of the session comes, be it its first poll or
 /// its WebSocket, which may both come sooner than the library connects its socket.
 async fn opened(engine: &Engine, flow: &Arc<Flow>, query: &Query, response: Response) -> Response {
-    let (parts, body) = response.into_parts();
+    let (mut parts, body) = response.into_parts();
     // The body is there as a whole: neither this nor any of the library's waits.
     let Ok(body) = body.collect().await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
     let body = body.to_bytes();
@@ -189,6 +196,9 @@ async fn opened(engine: &Engine, flow: &Arc<Flow>, query: &Query, response: Resp
             flow.set_old_polling(OldPolling { base64: query.base64, max_payload: opening.max_payload, encodes_once });
         }
         engine.flows.register(opening.sid, flow);
+        if let Ok(sid) = HeaderValue::from_str(opening.sid.as_str()) {
+            parts.headers.insert(SESSION, sid);
+        }
     } else {
         tracing::error!("the library opens sessions in other words than expected: clients that poll cannot be served");
     }
@@ -269,6 +279,13 @@ async fn old_words(flow: Option<&Flow>, request: Request) -> Request {
         eio3::Reading::EncodedTwice(decoded) => decoded.into(),
     };
     Request::from_parts(parts, Body::from_stream(stream::iter(eio3::pieces(payload).map(Ok::<_, Infallible>))))
+}
+
+/// A new session is for another node: a balancer tries one at once, a client comes back.
+fn draining() -> Response {
+    let headers = [(CONTENT_TYPE, "application/json"), (RETRY_AFTER, "1")];
+    (StatusCode::SERVICE_UNAVAILABLE, headers, r#"{"code":"draining","message":"this node is shutting down"}"#)
+        .into_response()
 }
 
 fn bad_request(message: &'static str) -> Response {

@@ -8,7 +8,7 @@ use std::{
 
 /// Which module may use which, by the first name after `crate::`.
 const MAY_USE: &[(&str, &[&str])] = &[
-    ("main", &["config", "node", "telemetry"]),
+    ("main", &["config", "health", "node", "telemetry"]),
     (
         "node",
         &[
@@ -37,6 +37,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("telemetry", &["config", "metrics"]),
     ("metrics", &["protocol"]),
     ("config", &[]),
+    ("health", &[]),
     ("id", &[]),
     ("lifecycle", &[]),
     ("lib", &[]),

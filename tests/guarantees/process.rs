@@ -64,22 +64,48 @@ async fn the_settings_in_force_can_be_printed() {
     );
 }
 
+async fn health(admin: &str, more: &[&str]) -> std::process::ExitStatus {
+    duet().arg("health").args(more).env("DUET_ADMIN__LISTEN", admin).status().await.expect("run")
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_ready_is_not_healthy_but_alive() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let redis = format!("redis://{}", nobody.local_addr().expect("bound"));
+    let mut running = duet().env("DUET_REDIS__URL", redis).spawn().expect("started");
+    let mut lines = BufReader::new(running.stderr.take().expect("piped")).lines();
+    let admin = loop {
+        let line = lines.next_line().await.expect("a log").expect("a line");
+        let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        if line["message"] == "listening" {
+            break line["admin"].as_str().expect("an address").to_owned();
+        }
+    };
+    let asked = duet().arg("health").env("DUET_ADMIN__LISTEN", &admin).output().await.expect("run");
+    let said = String::from_utf8_lossy(&asked.stderr);
+    assert!(asked.status.code() == Some(1) && said.contains("redis") && said.lines().count() == 1, "{said}");
+    assert!(health(&admin, &["--live"]).await.success());
+}
+
 #[tokio::test]
 async fn sigterm_ends_it_in_time_with_status_0_and_logs_are_json_without_a_terminal() {
     let mut running = duet().env("DUET_TIMEOUTS__DRAIN", "2s").spawn().expect("started");
     let mut lines = BufReader::new(running.stderr.take().expect("piped")).lines();
-    loop {
+    let admin = loop {
         let line = lines.next_line().await.expect("a log").expect("a line");
         let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
         if line["message"] == "listening" {
             assert!(line["public"].as_str().is_some_and(|address| address.starts_with("127.0.0.1:")), "{line}");
-            break;
+            break line["admin"].as_str().expect("an address").to_owned();
         }
-    }
+    };
     let pid = running.id().expect("running").to_string();
+    assert!(health(&admin, &[]).await.success(), "it is ready");
+    assert!(health(&admin, &["--live"]).await.success(), "it runs");
     assert!(Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill").success());
     let status = tokio::time::timeout(Duration::from_secs(5), running.wait()).await.expect("in time").expect("ended");
     assert_eq!(status.code(), Some(0));
+    assert_eq!(health(&admin, &["--live"]).await.code(), Some(1), "nobody answers");
     let mut rest = String::new();
     lines.into_inner().read_to_string(&mut rest).await.expect("the rest of the log");
     assert!(rest.contains("\"stopped\""), "{rest}");
