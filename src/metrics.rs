@@ -58,7 +58,7 @@ impl JoinResult {
     /// Every result.
     pub const ALL: [Self; 5] = [Self::Created, Self::Joined, Self::Seated, Self::Full, Self::Refused];
 
-    /// Its name in metrics.
+    /// Its name in metrics and traces.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -127,7 +127,7 @@ impl RelayResult {
     /// Every result.
     pub const ALL: [Self; 4] = [Self::Delivered, Self::NoPeer, Self::PeerTooSlow, Self::Unavailable];
 
-    /// Its name in metrics.
+    /// Its name in metrics and traces.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -214,6 +214,8 @@ pub struct Metrics {
     pub sent_bytes: IntCounter,
     /// Connections ended because they took nothing for too long.
     pub stalls: IntCounter,
+    /// Spans of traces that did not reach the collector.
+    pub spans_dropped: IntCounter,
     /// 1 while `/readyz` answers 200. Set when read.
     pub ready: IntGauge,
 }
@@ -314,6 +316,10 @@ impl Metrics {
             stalls: made.counter(
                 "duet_stalled_connections_total",
                 "Connections ended because they took nothing for too long.",
+            )?,
+            spans_dropped: made.counter(
+                "duet_trace_spans_dropped_total",
+                "Spans of traces dropped: the collector was slow, or did not take them.",
             )?,
             ready: made.gauge("duet_ready", "1 while this node can seat peers.")?,
             registry: registry.clone(),
