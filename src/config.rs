@@ -33,6 +33,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// What is written.
     pub log: Log,
+    /// What is traced.
+    pub telemetry: Telemetry,
 }
 
 /// `[server]`
@@ -207,6 +209,18 @@ pub enum LogFormat {
     Json,
 }
 
+/// `[telemetry]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    /// `DUET_TELEMETRY__OTLP_ENDPOINT`: a collector of traces (OTLP over HTTP), without `/v1/traces`; empty for no traces.
+    pub otlp_endpoint: String,
+    /// `DUET_TELEMETRY__SAMPLE_RATIO`: how many of the requests are traced, from 0 to 1.
+    pub sample_ratio: f64,
+    /// `DUET_TELEMETRY__SERVICE_NAME`: what this service is called in traces.
+    pub service_name: String,
+}
+
 /// Why the settings cannot be used: one line for whoever starts the server.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -298,6 +312,13 @@ impl Settings {
             require(holds, &format!("timeouts.{name}: must be between 100ms and 10m"))?;
         }
         require(self.timeouts.drain <= Duration::from_mins(10), "timeouts.drain: must be at most 10m")?;
+        let telemetry = &self.telemetry;
+        require(
+            telemetry.otlp_endpoint.is_empty() || is_base_url(&telemetry.otlp_endpoint),
+            "telemetry.otlp_endpoint: must be http://HOST[:PORT] or https://HOST[:PORT], with a path if need be",
+        )?;
+        require((0.0..=1.0).contains(&telemetry.sample_ratio), "telemetry.sample_ratio: must be between 0 and 1")?;
+        require(!telemetry.service_name.is_empty(), "telemetry.service_name: must not be empty")?;
         self.log.filter().map(drop)
     }
 
@@ -338,6 +359,17 @@ impl Log {
     }
 }
 
+/// Whether `text` is an `http` or `https` URL that a path can be appended to. One with credentials would show them.
+fn is_base_url(text: &str) -> bool {
+    let Ok(uri) = text.parse::<http::Uri>() else { return false };
+    let named = |authority: &http::uri::Authority| {
+        !authority.host().is_empty() && (authority.as_str() == authority.host() || authority.port_u16().is_some())
+    };
+    matches!(uri.scheme_str(), Some("http" | "https"))
+        && uri.authority().is_some_and(named)
+        && !text.contains(['@', '?', '#'])
+}
+
 /// `scheme://user:password@host` with the password hidden.
 fn hide_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
@@ -362,6 +394,7 @@ mod tests {
         assert_eq!(settings.redis.url, "");
         assert!(settings.compat.client_log);
         assert_eq!(settings.limits.outbound_bytes, 1 << 20);
+        assert_eq!(settings.telemetry.otlp_endpoint, "");
         let noticed = settings.timeouts.ping_interval + settings.timeouts.ping_timeout;
         assert!(noticed < Duration::from_secs(20) && settings.timeouts.handshake <= Duration::from_secs(10));
     }
@@ -398,11 +431,30 @@ mod tests {
             ("DUET_CLUSTER__LEASE", "1ms", "cluster.lease"),
             ("DUET_CLUSTER__RENEW", "3s", "cluster.renew"),
             ("DUET_CLUSTER__PATIENCE", "1h", "cluster.patience"),
+            ("DUET_TELEMETRY__OTLP_ENDPOINT", "collector:4318", "telemetry.otlp_endpoint"),
+            ("DUET_TELEMETRY__OTLP_ENDPOINT", "grpc://collector:4317", "telemetry.otlp_endpoint"),
+            ("DUET_TELEMETRY__OTLP_ENDPOINT", "http://", "telemetry.otlp_endpoint"),
+            ("DUET_TELEMETRY__OTLP_ENDPOINT", "http://collector:65536", "telemetry.otlp_endpoint"),
+            ("DUET_TELEMETRY__OTLP_ENDPOINT", "http://me:secret@collector", "telemetry.otlp_endpoint"),
+            ("DUET_TELEMETRY__OTLP_ENDPOINT", "http://collector/?a=b", "telemetry.otlp_endpoint"),
+            ("DUET_TELEMETRY__SAMPLE_RATIO", "1.5", "telemetry.sample_ratio"),
+            ("DUET_TELEMETRY__SAMPLE_RATIO", "NaN", "telemetry.sample_ratio"),
+            ("DUET_TELEMETRY__SAMPLE_RATIO", "often", "sample_ratio"),
+            ("DUET_TELEMETRY__SERVICE_NAME", "", "telemetry.service_name"),
         ] {
             let error = load(&[(key, value)]).expect_err(key).to_string();
             assert!(error.contains(says) && !error.contains('\n'), "{key}={value}: {error}");
         }
         assert!(Settings::load(Some("/nowhere.toml".into()), HashMap::new()).is_err());
+    }
+
+    #[test]
+    fn a_collector_is_named_by_an_url() {
+        for endpoint in ["http://collector:4318", "https://collector", "http://[::1]:4318/otlp/", "http://127.0.0.1:1"]
+        {
+            let settings = load(&[("DUET_TELEMETRY__OTLP_ENDPOINT", endpoint), ("DUET_TELEMETRY__SAMPLE_RATIO", "1")]);
+            assert_eq!(settings.expect(endpoint).telemetry.otlp_endpoint, endpoint);
+        }
     }
 
     #[test]

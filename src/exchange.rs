@@ -11,6 +11,7 @@ use crate::{
     id::{NodeId, RoomName},
     protocol::ByeReason,
     rooms::Occupant,
+    telemetry::trace::TraceContext,
 };
 
 /// From one occupant of a room to the other, on another node.
@@ -24,6 +25,8 @@ pub struct Letter {
     pub to: Occupant,
     /// What it says.
     pub content: Content,
+    /// The trace that follows it, if one does.
+    pub trace: Option<TraceContext>,
 }
 
 /// What a letter says.

@@ -54,6 +54,23 @@ pub enum JoinResult {
     Refused,
 }
 
+impl JoinResult {
+    /// Every result.
+    pub const ALL: [Self; 5] = [Self::Created, Self::Joined, Self::Seated, Self::Full, Self::Refused];
+
+    /// Its name in metrics and traces.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Joined => "joined",
+            Self::Seated => "seated",
+            Self::Full => "full",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// What is asked of Redis, as `duet_redis_duration_seconds` counts it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RedisOperation {
@@ -104,6 +121,22 @@ pub enum RelayResult {
     PeerTooSlow,
     /// The other peer's node, or the way to it, did not answer.
     Unavailable,
+}
+
+impl RelayResult {
+    /// Every result.
+    pub const ALL: [Self; 4] = [Self::Delivered, Self::NoPeer, Self::PeerTooSlow, Self::Unavailable];
+
+    /// Its name in metrics and traces.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::NoPeer => "no_peer",
+            Self::PeerTooSlow => "peer_too_slow",
+            Self::Unavailable => "unavailable",
+        }
+    }
 }
 
 /// Why a socket was closed, as `duet_sockets_closed_total` counts it.
@@ -181,6 +214,8 @@ pub struct Metrics {
     pub sent_bytes: IntCounter,
     /// Connections ended because they took nothing for too long.
     pub stalls: IntCounter,
+    /// Spans of traces that did not reach the collector.
+    pub spans_dropped: IntCounter,
     /// 1 while `/readyz` answers 200. Set when read.
     pub ready: IntGauge,
 }
@@ -203,17 +238,7 @@ impl Metrics {
             &["scope", "result"],
         )?;
         let relay_results = |scope: &str| {
-            Family(
-                [
-                    (RelayResult::Delivered, "delivered"),
-                    (RelayResult::NoPeer, "no_peer"),
-                    (RelayResult::PeerTooSlow, "peer_too_slow"),
-                    (RelayResult::Unavailable, "unavailable"),
-                ]
-                .into_iter()
-                .map(|(key, label)| (key, relays.with_label_values(&[scope, label])))
-                .collect(),
-            )
+            Family(RelayResult::ALL.map(|result| (result, relays.with_label_values(&[scope, result.name()]))).into())
         };
         let relay_seconds = made.histograms(
             "duet_relay_duration_seconds",
@@ -242,16 +267,7 @@ impl Metrics {
             sockets_closed: Family::new(&sockets_closed, by_reason()),
             rooms: made.gauge("duet_rooms", "Rooms with at least one occupant.")?,
             seats: made.gauge("duet_seats", "Seats taken.")?,
-            joins: Family::new(
-                &joins,
-                [
-                    (JoinResult::Created, "created"),
-                    (JoinResult::Joined, "joined"),
-                    (JoinResult::Seated, "seated"),
-                    (JoinResult::Full, "full"),
-                    (JoinResult::Refused, "refused"),
-                ],
-            ),
+            joins: Family::new(&joins, JoinResult::ALL.map(|result| (result, result.name()))),
             join_seconds: made.histogram(
                 "duet_join_duration_seconds",
                 "From a request for a seat to its answer.",
@@ -300,6 +316,10 @@ impl Metrics {
             stalls: made.counter(
                 "duet_stalled_connections_total",
                 "Connections ended because they took nothing for too long.",
+            )?,
+            spans_dropped: made.counter(
+                "duet_trace_spans_dropped_total",
+                "Spans of traces dropped: the collector was slow, or did not take them.",
             )?,
             ready: made.gauge("duet_ready", "1 while this node can seat peers.")?,
             registry: registry.clone(),

@@ -5,7 +5,10 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use socketioxide::{ParserConfig, SocketIo};
-use tokio::task::JoinHandle;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     adapter::{AdapterState, OutletSlot},
@@ -26,6 +29,7 @@ use crate::{
     metrics::Metrics,
     rooms::{Registry, memory::MemoryRegistry},
     signaling::{Io, Parts, Signaling},
+    telemetry::otlp::{self, Exporting},
     transport::{
         listener::{self, ListenOptions},
         wire::WireContext,
@@ -50,6 +54,8 @@ pub struct Node {
     cluster: Option<Cluster>,
     drain: Duration,
     listeners: Vec<JoinHandle<()>>,
+    /// To the collector of traces, if there is one.
+    exporting: Option<Exporting>,
 }
 
 impl Node {
@@ -85,6 +91,7 @@ impl Node {
             None => (Arc::new(MemoryRegistry::default()), None),
             Some(cluster) => (cluster.registry.clone(), Some(cluster.bus.clone())),
         };
+        let (tracer, exporting) = otlp::start(&settings.telemetry, node, &metrics)?;
         let outlet = Arc::new(OutletSlot::default());
         let signaling = Signaling::new(
             registry,
@@ -96,6 +103,7 @@ impl Node {
                 limits: limits.clone(),
                 timeouts: timeouts.clone(),
                 metrics: metrics.clone(),
+                tracer,
                 lifecycle: lifecycle.clone(),
             },
         );
@@ -160,7 +168,7 @@ impl Node {
             cluster.run(&lifecycle, &Arc::downgrade(&addressee));
         }
         drop(starting);
-        Ok(Self { public, admin, lifecycle, signaling, cluster, drain: timeouts.drain, listeners })
+        Ok(Self { public, admin, lifecycle, signaling, cluster, drain: timeouts.drain, listeners, exporting })
     }
 
     /// How many sockets all nodes have.
@@ -182,6 +190,7 @@ impl Node {
     /// Drains and ends the node, within the time that the settings give.
     pub async fn stop(self) {
         tracing::info!(sockets = self.signaling.sessions().len(), "draining");
+        let until = Instant::now() + self.drain;
         self.lifecycle.drain();
         let drained = async {
             // Half for saying good-bye; the rest for those that are slow to hear it. Sessions that poll go on meanwhile, over
@@ -196,8 +205,11 @@ impl Node {
                 let _ = listener.await;
             }
         };
-        if tokio::time::timeout(self.drain, drained).await.is_err() {
+        if timeout_at(until, drained).await.is_err() {
             tracing::warn!("not every connection ended in time");
+        }
+        if let Some(exporting) = self.exporting {
+            exporting.finish(until).await;
         }
         tracing::info!("stopped");
     }

@@ -38,6 +38,7 @@ use crate::{
     metrics::Metrics,
     protocol::{self, ByeReason, Code, Refusal, Request, reply},
     rooms::{Occupant, Registry},
+    telemetry::trace::{Kind, Tracer},
     transport::{flow::Flow, lane::Sent},
 };
 
@@ -65,6 +66,7 @@ type Socket = Arc<socketioxide::socket::Socket<Switchboard>>;
 pub struct Signaling {
     registry: Arc<dyn Registry>,
     metrics: Metrics,
+    tracer: Tracer,
     lifecycle: Lifecycle,
     limits: Limits,
     timeouts: Timeouts,
@@ -105,6 +107,8 @@ pub struct Parts {
     pub timeouts: Timeouts,
     /// The node's metrics.
     pub metrics: Metrics,
+    /// Where its spans go.
+    pub tracer: Tracer,
     /// The node's lifecycle.
     pub lifecycle: Lifecycle,
 }
@@ -116,6 +120,7 @@ impl Signaling {
         Arc::new_cyclic(|this| Self {
             registry,
             metrics: parts.metrics,
+            tracer: parts.tracer,
             lifecycle: parts.lifecycle,
             limits: parts.limits,
             timeouts: parts.timeouts,
@@ -392,7 +397,7 @@ impl Signaling {
     /// Sends a letter for which nobody waits.
     fn send_letter(&self, room: &RoomName, from: Occupant, to: Occupant, content: Content) {
         if let Some(post) = &self.post {
-            post.send(&Letter { room: room.clone(), from, to, content }, false, None);
+            post.send(&Letter { room: room.clone(), from, to, content, trace: None }, false, None);
         }
     }
 
@@ -413,12 +418,11 @@ impl Signaling {
         socket.on_disconnect(entry);
         Ok(())
     }
-}
 
-impl Addressee for Signaling {
-    fn deliver(&self, letter: Letter) -> Delivery {
+    /// Takes a letter of another node.
+    fn take_letter(&self, letter: Letter) -> Delivery {
         let Some(this) = self.this.upgrade() else { return Delivery::Unavailable };
-        let Letter { room, from, to, content } = letter;
+        let Letter { room, from, to, content, .. } = letter;
         let Some(session) = self.session_of(to) else { return Delivery::NoPeer };
         match content {
             Content::Event { array, attachments } => {
@@ -449,6 +453,17 @@ impl Addressee for Signaling {
                 Delivery::Delivered
             }
         }
+    }
+}
+
+impl Addressee for Signaling {
+    fn deliver(&self, letter: Letter) -> Delivery {
+        let Some(span) = self.tracer.begin_below_remote(letter.trace) else { return self.take_letter(letter) };
+        let event = relay::event_of(&letter.content);
+        let delivery = self.take_letter(letter);
+        let attributes = [("duet.event", event), ("duet.outcome", relay::result_of_delivery(delivery).name())];
+        self.tracer.end(span, Kind::Consumer, ("deliver", event), &attributes);
+        delivery
     }
 
     fn node_lost(&self, node: NodeId, rooms: &dyn Fn(&RoomName) -> bool) {

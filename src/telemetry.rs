@@ -1,6 +1,6 @@
-//! Logs: structured lines on standard error, text for people and JSON for machines.
+//! Logs: structured lines on standard error, text for people and JSON for machines. Traces: see [`trace`].
 //!
-//! Never in a log, at any level: SDP, candidates, payloads, tokens, room names, addresses of peers.
+//! Never in a log, at any level, nor in a trace: SDP, candidates, payloads, tokens, room names, addresses of peers.
 
 use std::io::IsTerminal;
 
@@ -10,6 +10,9 @@ use crate::{
     config::{BadSettings, Log, LogFormat},
     metrics,
 };
+
+pub mod otlp;
+pub mod trace;
 
 /// Starts logging for the whole process.
 ///

@@ -13,6 +13,7 @@ use crate::{
     id::{Generation, NodeId, PeerId, RoomName, Sid},
     protocol::ByeReason,
     rooms::Occupant,
+    telemetry::trace::TraceContext,
 };
 
 /// The first byte of a frame; another form gets another number.
@@ -25,6 +26,8 @@ const ARRIVED: u8 = 2;
 const DEPARTED: u8 = 3;
 const PACE: u8 = 4;
 const ADAPTER: u8 = 5;
+/// Beside the kind: the letter's trace follows the occupants. One without costs no byte.
+const TRACED: u8 = 0x80;
 
 /// What a record says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,18 +48,24 @@ pub fn letter(letter: &Letter) -> Vec<u8> {
         }
         _ => 16,
     };
-    let mut record = Vec::with_capacity(3 + room.len() + 48 + length);
-    record.put_u8(match letter.content {
+    let trace = letter.trace.map(TraceContext::to_bytes);
+    let traced = trace.as_ref().map_or(0, |trace| trace.len());
+    let mut record = Vec::with_capacity(3 + room.len() + 48 + traced + length);
+    let kind = match letter.content {
         Content::Event { .. } => EVENT,
         Content::Arrived(_) => ARRIVED,
         Content::Departed(_) => DEPARTED,
         Content::Pace(_) => PACE,
-    });
+    };
+    record.put_u8(if trace.is_some() { kind | TRACED } else { kind });
     // A room name has at most 512 bytes.
     put_short(&mut record, room);
     for occupant in [&letter.from, &letter.to] {
         record.put_slice(occupant.peer.0.as_str().as_bytes());
         record.put_u64(occupant.generation.0);
+    }
+    if let Some(trace) = trace {
+        record.put_slice(&trace);
     }
     match &letter.content {
         Content::Event { array, attachments } => {
@@ -93,7 +102,8 @@ pub fn read_record(mut record: Bytes, from: NodeId, to: NodeId) -> Option<Record
     let room = RoomName::parse(std::str::from_utf8(&name).ok()?).ok()?;
     let from = take_occupant(&mut record, from)?;
     let to = take_occupant(&mut record, to)?;
-    let content = match kind {
+    let trace = if kind & TRACED == 0 { None } else { TraceContext::from_bytes(take_trace(&mut record)?) };
+    let content = match kind & !TRACED {
         EVENT => {
             let array = String::from_utf8(take_long(&mut record)?.to_vec()).ok()?.into();
             let mut attachments = Vec::new();
@@ -109,7 +119,7 @@ pub fn read_record(mut record: Bytes, from: NodeId, to: NodeId) -> Option<Record
         PACE => Content::Pace(record.try_get_u8().ok()? != 0),
         _ => return None,
     };
-    Some(Record::Letter(Letter { room, from, to, content }))
+    Some(Record::Letter(Letter { room, from, to, content, trace }))
 }
 
 /// What stands in front of a frame's records.
@@ -251,6 +261,12 @@ fn take_node(from: &mut Bytes) -> Option<NodeId> {
     take_sid(from).map(NodeId)
 }
 
+fn take_trace(from: &mut Bytes) -> Option<[u8; TraceContext::BYTES]> {
+    let mut trace = [0; TraceContext::BYTES];
+    from.try_copy_to_slice(&mut trace).ok()?;
+    Some(trace)
+}
+
 fn take_occupant(from: &mut Bytes, node: NodeId) -> Option<Occupant> {
     Some(Occupant { peer: PeerId(take_sid(from)?), generation: Generation(from.try_get_u64().ok()?), node })
 }
@@ -265,6 +281,12 @@ mod tests {
         Occupant { peer: PeerId(Sid::new()), generation: Generation(7), node }
     }
 
+    fn trace() -> TraceContext {
+        let mut bytes = [7; TraceContext::BYTES];
+        bytes[TraceContext::BYTES - 1] = 1;
+        TraceContext::from_bytes(bytes).expect("sampled")
+    }
+
     #[test]
     fn records_and_frames_come_out_as_they_went_in() {
         let (a, b) = (NodeId::random(), NodeId::random());
@@ -277,11 +299,13 @@ mod tests {
         ];
         let contents = contents.into_iter().chain(ByeReason::ALL.map(Content::Departed));
         let letters: Vec<Letter> = contents
-            .map(|content| Letter {
+            .flat_map(|content| [(content.clone(), None), (content, Some(trace()))])
+            .map(|(content, trace)| Letter {
                 room: RoomName::parse("방 1").expect("valid"),
                 from: occupant(a),
                 to: occupant(b),
                 content,
+                trace,
             })
             .collect();
         let sent = Head {
@@ -312,13 +336,32 @@ mod tests {
         assert_eq!(read_echo(echo(a, 12).into(), b), None);
     }
 
+    #[test]
+    fn a_letter_that_is_not_traced_costs_no_byte_and_one_whose_trace_is_of_nothing_is_read_without() {
+        let (a, b) = (NodeId::random(), NodeId::random());
+        let room = RoomName::parse("r").expect("valid");
+        let plain = Letter { room, from: occupant(a), to: occupant(b), content: Content::Pace(true), trace: None };
+        let bytes = letter(&plain);
+        let mut traced = letter(&Letter { trace: Some(trace()), ..plain.clone() });
+        assert_eq!(traced.len(), bytes.len() + TraceContext::BYTES);
+        let at = bytes.len() - 1;
+        traced[at..at + TraceContext::BYTES].fill(0);
+        assert_eq!(read_record(traced.into(), a, b), Some(Record::Letter(plain)));
+        // A kind that nobody knows, traced or not.
+        for kind in [ADAPTER + 1, (ADAPTER + 1) | TRACED, ADAPTER | TRACED] {
+            let mut bytes = bytes.clone();
+            bytes[0] = kind;
+            assert_eq!(read_record(bytes.into(), a, b), None);
+        }
+    }
+
     proptest! {
         #[test]
-        fn anything_else_is_refused_and_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0..6_u8) {
+        fn anything_else_is_refused_and_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0..6_u8, traced: bool) {
             let node = NodeId::random();
             let mut bytes = bytes;
             if let Some(first) = bytes.first_mut() {
-                *first = kind;
+                *first = if traced { kind | TRACED } else { kind };
             }
             let bytes = Bytes::from(bytes);
             if let Some((_, records)) = read(bytes.clone()) {

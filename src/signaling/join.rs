@@ -16,13 +16,15 @@ use crate::{
     metrics::{JoinResult, Metrics},
     protocol::{ByeReason, Code, Refusal, Request},
     rooms::{Join, JoinOutcome, Occupant, Role},
+    telemetry::trace::{Kind, Span},
 };
 
 impl Signaling {
     /// `create or join`.
     pub(super) async fn join(self: Arc<Self>, session: Arc<Session>, room: RoomName, ack: Option<i64>) {
         let asked = Instant::now();
-        let result = match self.seat(&session, &room, ack).await {
+        let span = self.tracer.begin(asked);
+        let result = match self.seat(&session, &room, ack, span).await {
             Ok(result) => result,
             Err(refusal) => {
                 self.refuse(&session, Some(Request::Join), Request::Join.name(), ack, &refusal);
@@ -31,6 +33,9 @@ impl Signaling {
         };
         self.metrics.joins.inc(result);
         Metrics::observe(&self.metrics.join_seconds, asked.elapsed());
+        if let Some(span) = span {
+            self.tracer.end(span, Kind::Server, ("join", "room"), &[("duet.outcome", result.name())]);
+        }
     }
 
     async fn seat(
@@ -38,6 +43,7 @@ impl Signaling {
         session: &Arc<Session>,
         room: &RoomName,
         ack: Option<i64>,
+        span: Option<Span>,
     ) -> Result<JoinResult, Refusal> {
         self.log(session, || reply::log(&format!("Received request to create or join room {}", room.as_str())));
         if self.lifecycle.is_draining() {
@@ -56,7 +62,13 @@ impl Signaling {
             known
         };
         lock(&self.seated).entry(session.id()).or_insert_with(|| Arc::downgrade(session));
-        let Join { outcome, order } = match self.registry.join(room, session.occupant()).await {
+        let asking = self.tracer.begin_below(span);
+        let join = self.registry.join(room, session.occupant()).await;
+        if let Some(asking) = asking {
+            let outcome = if join.is_ok() { "answered" } else { "unavailable" };
+            self.tracer.end(asking, Kind::Client, ("ask", "registry"), &[("duet.outcome", outcome)]);
+        }
+        let Join { outcome, order } = match join {
             Ok(join) => join,
             Err(error) => {
                 if !known {

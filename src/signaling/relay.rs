@@ -29,6 +29,7 @@ use crate::{
     metrics::{Metrics, RelayResult},
     protocol::{self, Arguments, Code, Refusal, Request},
     rooms::Occupant,
+    telemetry::trace::{Kind, Span},
     transport::flow::Flow,
 };
 
@@ -41,6 +42,7 @@ struct Asked {
     request: Request,
     ack: Option<i64>,
     arrived: Instant,
+    span: Option<Span>,
 }
 
 /// How far a relay went.
@@ -48,6 +50,15 @@ struct Asked {
 enum Scope {
     Local,
     Remote,
+}
+
+impl Scope {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Remote => "remote",
+        }
+    }
 }
 
 /// What is handed on: a whole packet's array and its attachments.
@@ -74,7 +85,7 @@ impl Signaling {
         event: &Event,
         arguments: Arguments<'_>,
     ) -> Result<(), Refusal> {
-        let arrived = Instant::now();
+        let asked = self.asked(Request::Message, event.ack);
         if arguments.text().is_empty() {
             return Err(Refusal::new(Code::BadPayload, "a message needs at least one argument"));
         }
@@ -86,7 +97,7 @@ impl Signaling {
             reply::log_said(if event.attachments.is_some() { r#""(binary)""# } else { arguments.text() })
         });
         let parcel = Parcel { array: event.text.clone(), attachments: event.attachments.clone() };
-        self.relay(session, Asked { request: Request::Message, ack: event.ack, arrived }, None, &parcel)
+        self.relay(session, asked, None, &parcel)
     }
 
     /// `ready` (room).
@@ -96,10 +107,10 @@ impl Signaling {
         arguments: Arguments<'_>,
         ack: Option<i64>,
     ) -> Result<(), Refusal> {
-        let arrived = Instant::now();
+        let asked = self.asked(Request::Ready, ack);
         let room = arguments.room()?;
         let parcel = Parcel::text(reply::room("ready", &room));
-        self.relay(session, Asked { request: Request::Ready, ack, arrived }, Some(&room), &parcel)
+        self.relay(session, asked, Some(&room), &parcel)
     }
 
     /// `offer` and `answer`: the value of `sdp`.
@@ -110,11 +121,11 @@ impl Signaling {
         arguments: Arguments<'_>,
         ack: Option<i64>,
     ) -> Result<(), Refusal> {
-        let arrived = Instant::now();
+        let asked = self.asked(request, ack);
         let description = arguments.description()?;
         protocol::check_depth(description.sdp, self.limits.depth)?;
         let parcel = Parcel::text(reply::event(request.name(), description.sdp));
-        self.relay(session, Asked { request, ack, arrived }, Some(&description.room), &parcel)
+        self.relay(session, asked, Some(&description.room), &parcel)
     }
 
     /// `candidate`: the object as it came.
@@ -124,11 +135,17 @@ impl Signaling {
         arguments: Arguments<'_>,
         ack: Option<i64>,
     ) -> Result<(), Refusal> {
-        let arrived = Instant::now();
+        let asked = self.asked(Request::Candidate, ack);
         let room = arguments.candidate_room()?;
         protocol::check_depth(arguments.text(), self.limits.depth)?;
         let parcel = Parcel::text(reply::event(Request::Candidate.name(), arguments.text()));
-        self.relay(session, Asked { request: Request::Candidate, ack, arrived }, Some(&room), &parcel)
+        self.relay(session, asked, Some(&room), &parcel)
+    }
+
+    /// A relay begins.
+    fn asked(&self, request: Request, ack: Option<i64>) -> Asked {
+        let arrived = Instant::now();
+        Asked { request, ack, arrived, span: self.tracer.begin(arrived) }
     }
 
     /// Hands `parcel` to the other peer of `room`, or of each room when none is named, and answers when that is done.
@@ -208,14 +225,15 @@ impl Signaling {
                 }
             });
             let content = Content::Event { array: array.clone(), attachments: attachments.clone() };
+            let trace = asked.span.map(|span| span.context());
             match &self.post {
-                Some(post) => post.send(&Letter { room, from, to, content }, urgent, Some(receipt)),
+                Some(post) => post.send(&Letter { room, from, to, content, trace }, urgent, Some(receipt)),
                 None => receipt(Delivery::NoPeer),
             }
         }
     }
 
-    /// Counts a relay, and acknowledges it.
+    /// Counts a relay, ends its span, and acknowledges it.
     fn conclude(
         self: &Arc<Self>,
         session: &Arc<Session>,
@@ -229,6 +247,11 @@ impl Signaling {
             Scope::Remote => (&self.metrics.remote_relays, &self.metrics.remote_relay_seconds, asked.ack.is_some()),
         };
         relays.inc(outcome);
+        if let Some(span) = asked.span {
+            let event = asked.request.name();
+            let attributes = [("duet.event", event), ("duet.scope", scope.name()), ("duet.outcome", outcome.name())];
+            self.tracer.end(span, Kind::Producer, ("relay", event), &attributes);
+        }
         match outcome {
             RelayResult::Delivered => {
                 if timed {
@@ -361,7 +384,16 @@ fn result_of(handed: Result<(), Undelivered>) -> RelayResult {
     }
 }
 
-fn result_of_delivery(delivery: Delivery) -> RelayResult {
+/// What a letter says, by the closed list of events.
+pub(super) fn event_of(content: &Content) -> &'static str {
+    let name = match content {
+        Content::Event { array, .. } => protocol::split(array).map(|(name, _)| name),
+        Content::Arrived(_) | Content::Departed(_) | Content::Pace(_) => None,
+    };
+    name.and_then(Request::named).map_or("unknown", Request::name)
+}
+
+pub(super) fn result_of_delivery(delivery: Delivery) -> RelayResult {
     match delivery {
         Delivery::Delivered => RelayResult::Delivered,
         Delivery::NoPeer => RelayResult::NoPeer,

@@ -14,3 +14,4 @@ mod registry;
 mod slow_receiver;
 mod support;
 mod support_works;
+mod traces;

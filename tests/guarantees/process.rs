@@ -29,6 +29,8 @@ async fn bad_settings_end_the_start_with_one_line_and_status_64() {
         ("DUET_SERVER__LISTEN", "localhost"),
         ("DUET_TIMEOUTS__DRAIN", "long"),
         ("DUET_LOG__LEVEL", "chatty"),
+        ("DUET_TELEMETRY__OTLP_ENDPOINT", "collector"),
+        ("DUET_TELEMETRY__SAMPLE_RATIO", "2"),
         ("DUET_CONFIG", "/nowhere/duet.toml"),
     ] {
         // Would fail with another status if a port were bound before.

@@ -4,6 +4,7 @@
 
 pub mod chaos;
 pub mod cluster;
+pub mod collector;
 pub mod process;
 pub mod redis;
 
