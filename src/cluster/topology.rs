@@ -241,12 +241,11 @@ impl Deployment {
                 _ => seed_host.clone(),
             };
             let addr = self.address(host, port);
-            match primaries.iter_mut().find(|known| known.address() == addr.to_string()) {
-                Some(known) => known.slots.push(start..=end),
-                None => {
-                    let client = self.client(self.seeds[0].clone().set_addr(addr))?;
-                    primaries.push(self.primary(client, start..=end));
-                }
+            if let Some(known) = primaries.iter_mut().find(|known| known.address() == addr.to_string()) {
+                known.slots.push(start..=end);
+            } else {
+                let client = self.client(self.seeds[0].clone().set_addr(addr))?;
+                primaries.push(self.primary(client, start..=end));
             }
         }
         Ok(primaries)
