@@ -16,7 +16,7 @@ peer "$(node node3)" && C=$PEER && joins "$C" "$room" || fail "the seat of the f
 reaches "$C" "$A" && reaches "$A" "$C" || fail "the two do not hear each other"
 say "Another peer has the seat after $(seconds_since "$since") s."
 
-sleep "$(awk -v gone="$(seconds_since "$since")" 'BEGIN { print gone < 20 ? 20 - gone : 0 }')"
+stay 12 "$A" "$C"
 say "node2 goes on."
 since=$(now)
 "${compose[@]}" unpause node2 >/dev/null 2>&1

@@ -55,17 +55,25 @@ tell() { curl -sf -m 5 -o /dev/null -H 'content-type: text/plain;charset=UTF-8' 
 # listen PEER: one poll, heartbeats answered.
 listen() {
   local packets
-  packets=$(curl -sf -m "${2:-20}" "$1") || return 1
+  packets=$(curl -sf -m "${2:-20}" "$1") || return $?
   tr '\036' '\n' <<<"$packets" >>"$heard/${1##*sid=}"
   ! grep -qx 2 <<<"$(tr '\036' '\n' <<<"$packets")" || tell "$1" 3
 }
-# hears PEER TEXT SECONDS: waits until it has heard something that contains TEXT.
+# hears PEER TEXT SECONDS: waits until it has heard something that contains TEXT, or its session has ended.
 hears() {
   local file="$heard/${1##*sid=}" end=$((SECONDS + $3 + 1))
   touch "$file"
   until grep -qF "$2" "$file"; do
     [ "$SECONDS" -lt "$end" ] || return 1
-    listen "$1" 2 || [ $? = 28 ] || sleep 0.2
+    listen "$1" 2 || [ $? = 28 ] || return 1
+  done
+}
+# stay SECONDS PEER…: they go on listening, and answer heartbeats.
+stay() {
+  local end=$((SECONDS + $1)) each
+  shift
+  while [ "$SECONDS" -lt "$end" ]; do
+    for each; do listen "$each" 1 || [ $? = 28 ] || sleep 0.2; done
   done
 }
 forget() { : >"$heard/${1##*sid=}"; }
@@ -81,14 +89,14 @@ joins() {
   done
   return 1
 }
-# reaches PEER OTHER: what one says, the other hears.
+# reaches PEER OTHER [SECONDS]: what one says, the other hears.
 reaches() {
   local word="word-$RANDOM$RANDOM"
-  tell "$1" "42[\"message\",\"$word\"]" && hears "$2" "$word" 5
+  tell "$1" "42[\"message\",\"$word\"]" && hears "$2" "$word" "${3:-5}"
 }
 # pair URL URL ROOM: sets A and B, seated in one room and talking.
 pair() {
-  peer "$1" && A=$PEER && joins "$A" "$3" && peer "$2" && B=$PEER && joins "$B" "$3" && reaches "$A" "$B" && reaches "$B" "$A"
+  peer "$1" && A=$PEER && joins "$A" "$3" && peer "$2" && B=$PEER && joins "$B" "$3" && reaches "$A" "$B" 2 && reaches "$B" "$A" 2
 }
 room() { printf 'drill-%s-%s%s' "$(basename "$0" .sh)" "$RANDOM" "$RANDOM"; }
 
