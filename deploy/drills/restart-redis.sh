@@ -22,7 +22,7 @@ say "All nodes are ready after $(seconds_since "$since") s more."
 reaches "$A" "$B" && reaches "$B" "$A" || fail "the two on two nodes do not hear each other"
 reaches "$one" "$other" || fail "the two on one node do not hear each other"
 for room in "$here" "$across"; do
-  peer "$BALANCER" || fail "no new peer gets in"
+  within 10 "a new peer gets in" peer "$BALANCER"
   tell "$PEER" "420[\"create or join\",\"$room\"]"
   hears "$PEER" '430[' 10 || fail "a join was not answered"
   grep -qF '"code":"full"' "$heard/${PEER##*sid=}" || fail "a third peer got into $room"

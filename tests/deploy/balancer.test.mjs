@@ -12,7 +12,7 @@ import { cluster, get, haproxy, nginx } from "./support.mjs";
 const NEW = { version: "4.8", transport: "websocket" };
 const ROOMS = 60;
 
-const { nodes, ...ports } = await cluster({ after });
+const { redis, nodes, ...ports } = await cluster({ after });
 const balancers = {
   haproxy: await haproxy({ after }, { nodes, ...ports }),
   nginx: await nginx({ after }, { nodes, ...ports }),
@@ -100,6 +100,20 @@ for (const [name, start] of Object.entries({ haproxy, nginx })) {
     assert.equal(JSON.parse(answer.text)["x-forwarded-for"], "127.0.0.1");
   });
 }
+
+test("haproxy serves the page also while Redis is gone", async () => {
+  const { haproxy: balancer } = balancers;
+  redis.child.kill("SIGSTOP");
+  try {
+    await until("no node gets sessions", async () => (await balancer.up()).length === 0);
+    assert.equal((await get("127.0.0.1", balancer.port, "/some-room")).status, 200);
+    assert.equal((await get("127.0.0.1", balancer.port, "/socket.io/socket.io.js")).status, 200);
+    assert.equal((await get("127.0.0.1", balancer.port, "/socket.io/?EIO=4&transport=polling")).status, 503);
+  } finally {
+    redis.child.kill("SIGCONT");
+  }
+  await until("every node is used again", async () => (await balancer.up()).length === nodes.length);
+});
 
 test("haproxy goes round a node that is killed, and uses it again when it is back", async (t) => {
   const balancer = balancers.haproxy;
