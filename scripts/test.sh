@@ -16,11 +16,19 @@ fc-list 2>/dev/null | grep -qi 'cjk' || need+=(fontconfig fonts-noto-cjk)
 command -v curl >/dev/null || need+=(curl)
 command -v kill >/dev/null && [ -x /bin/kill ] || need+=(procps)
 command -v cc >/dev/null || need+=(build-essential)
+command -v haproxy >/dev/null || need+=(haproxy)
+command -v nginx >/dev/null || need+=(nginx-light)
+command -v promtool >/dev/null || need+=(prometheus)
+command -v kubectl >/dev/null || need+=(kubernetes-client)
+command -v jq >/dev/null || need+=(jq)
+command -v systemd-analyze >/dev/null || need+=(systemd)
+python3 -c 'import ensurepip' 2>/dev/null || need+=(python3-venv)
 if ((${#need[@]})); then
   sudo=()
   [ "$(id -u)" = 0 ] || sudo=(sudo)
   "${sudo[@]}" apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${need[@]}" >/dev/null
+  # Nothing that is installed here starts as a service.
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${need[@]}" >/dev/null
 fi
 command -v npm >/dev/null || { echo "npm is missing: install Node.js 20 or newer"; exit 1; }
 
@@ -44,6 +52,18 @@ step "the page in Chromium"
 
 step "several nodes on this machine"
 scripts/test-cluster-script.sh
+
+step "nodes behind balancers, and restarted one after the other"
+DUET_BIN="$binary" node --test tests/deploy/
+
+step "monitoring"
+DUET_BIN="$binary" scripts/test-monitoring.sh
+
+step "manifests and units"
+DUET_BIN="$binary" scripts/test-manifests.sh
+
+step "the compose deployment"
+scripts/test-compose.sh
 
 step "a build without npm"
 scripts/test-without-npm.sh

@@ -95,6 +95,7 @@ test("a refusal that may pass is told of and asked again; one that may not offer
       return {
         active: true,
         connected: true,
+        io: { reconnectionDelay: () => {} },
         on: (name, act) => (heard[name] = act),
         emit: () => {},
         disconnect: () => {},
