@@ -80,6 +80,9 @@ pub struct Options {
 /// The numbers of nodes that the ratios' targets are of.
 const FEW: usize = 2;
 const MANY: usize = 8;
+/// How many times as many.
+const TIMES: u32 = 4;
+const _: () = assert!(FEW * TIMES as usize == MANY, "the rates of both are compared node by node");
 /// duet at a rate at which each of [`MANY`] nodes has as much to do as each of [`FEW`] has at `--rate`. The reference does
 /// not reach it.
 const BUSY: &str = "duet, busy";
@@ -215,7 +218,7 @@ impl Options {
     }
 
     fn busy_rate(&self) -> u32 {
-        self.rate.saturating_mul((MANY / FEW) as u32)
+        self.rate.saturating_mul(TIMES)
     }
 
     /// In ascending order, each once.
