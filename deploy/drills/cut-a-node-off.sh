@@ -21,6 +21,7 @@ peer "$BALANCER" && joins "$PEER" "$room" && reaches "$PEER" "$A" || fail "the s
 say "Another peer has the seat after $(seconds_since "$since") s."
 ! reaches "$B" "$A" || fail "the peer that was cut off is still heard"
 
+hold "$A" "$PEER"
 say "node2 is connected again."
 since=$(now)
 "${docker[@]}" network connect "$network" "$victim"

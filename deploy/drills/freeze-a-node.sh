@@ -17,6 +17,7 @@ reaches "$C" "$A" && reaches "$A" "$C" || fail "the two do not hear each other"
 say "Another peer has the seat after $(seconds_since "$since") s."
 
 stay 12 "$A" "$C"
+hold "$A" "$C"
 say "node2 goes on."
 since=$(now)
 "${compose[@]}" unpause node2 >/dev/null 2>&1

@@ -18,6 +18,7 @@ joins "$PEER" "$room" || fail "the seat of the dead node's peer is not free"
 reaches "$PEER" "$A" || fail "the two do not hear each other"
 say "A new peer has its seat, and they talk, after $(seconds_since "$since") s."
 
+hold "$A" "$PEER"
 say "node2 is started again."
 since=$(now)
 "${compose[@]}" start node2 >/dev/null 2>&1

@@ -1,5 +1,6 @@
 # What the drills share. They are run against the compose deployment of this directory's parent, on a Linux host:
 #   docker compose up -d --build --wait && deploy/drills/kill-a-node.sh
+# With HOLD=SECONDS what is broken stays so for that long, so that alerts fire: 60 to kill, 40 to freeze, 90 to cut off, 75 for Redis.
 # COMPOSE and DOCKER name other commands than `docker compose` and `docker`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -76,6 +77,8 @@ stay() {
     for each; do listen "$each" 1 || [ $? = 28 ] || sleep 0.2; done
   done
 }
+# hold PEER…: with HOLD, what is broken stays so, and these peers go on.
+hold() { [ -z "${HOLD:-}" ] || { say "It stays so for $HOLD s."; stay "$HOLD" "$@"; }; }
 forget() { : >"$heard/${1##*sid=}"; }
 # joins PEER ROOM: takes a seat; asks again while that is refused for the moment.
 joins() {
