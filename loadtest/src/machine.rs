@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 /// What a reader of figures has to know of where they were taken.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Machine {
     /// Cores this process may use.
     pub cores: usize,

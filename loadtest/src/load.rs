@@ -1,0 +1,3 @@
+//! Load by a plan: [`plan`] says what to do.
+
+pub mod plan;
