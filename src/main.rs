@@ -1,6 +1,6 @@
 //! The process: settings, logs, one node, a signal, an orderly end.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use duet::{config::Settings, health, node::Node, telemetry};
@@ -44,12 +44,12 @@ fn main() -> ExitCode {
     let settings = match Settings::load(arguments.config, std::env::vars().collect()) {
         Ok(settings) => settings,
         Err(error) => {
-            eprintln!("duet: {error}");
+            complain(format_args!("{error}"));
             return BAD_SETTINGS.into();
         }
     };
     if let Err(error) = Node::check(&settings) {
-        eprintln!("duet: {error}");
+        complain(format_args!("{error}"));
         return BAD_SETTINGS.into();
     }
     if arguments.check_config {
@@ -63,23 +63,28 @@ fn main() -> ExitCode {
         return match health::ask(settings.admin.listen, if live { "/livez" } else { "/readyz" }) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("duet: {error}");
+                complain(format_args!("{error}"));
                 ExitCode::FAILURE
             }
         };
     }
     if let Err(error) = telemetry::start(&settings.log) {
-        eprintln!("duet: {error}");
+        complain(format_args!("{error}"));
         return BAD_SETTINGS.into();
     }
     telemetry::count_panics();
     match run(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("duet: {error:#}");
+            complain(format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// One line on standard error, if anybody still reads it.
+fn complain(what: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "duet: {what}");
 }
 
 #[tokio::main]
