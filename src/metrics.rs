@@ -6,7 +6,7 @@
 use std::{sync::LazyLock, time::Duration};
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Counter, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
     core::Collector,
 };
 
@@ -218,6 +218,8 @@ pub struct Metrics {
     pub spans_dropped: IntCounter,
     /// 1 while `/readyz` answers 200. Set when read.
     pub ready: IntGauge,
+    /// CPU time of the process. Set when read.
+    cpu_seconds: Counter,
 }
 
 impl Metrics {
@@ -322,6 +324,7 @@ impl Metrics {
                 "Spans of traces dropped: the collector was slow, or did not take them.",
             )?,
             ready: made.gauge("duet_ready", "1 while this node can seat peers.")?,
+            cpu_seconds: Counter::new("duet_cpu_seconds_total", "CPU time of the process, to 10 ms.")?,
             registry: registry.clone(),
         };
         let build = Opts::new("duet_build_info", "1, with the version as label.")
@@ -330,6 +333,7 @@ impl Metrics {
         build.set(1);
         registry.register(Box::new(build))?;
         registry.register(Box::new(panics().clone()))?;
+        registry.register(Box::new(metrics.cpu_seconds.clone()))?;
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(metrics)
     }
@@ -362,8 +366,23 @@ impl Metrics {
     /// # Errors
     /// What the encoder says.
     pub fn text(&self) -> prometheus::Result<String> {
+        if let Some(seconds) = cpu_seconds() {
+            self.cpu_seconds.reset();
+            self.cpu_seconds.inc_by(seconds);
+        }
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
+}
+
+/// CPU time of this process, user and system (`proc_pid_stat(5)`); the library's own metric counts whole seconds.
+fn cpu_seconds() -> Option<f64> {
+    /// `USER_HZ`, the same on every Linux.
+    const TICKS_A_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The command's name comes second, in brackets, and may contain anything.
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
+    let (user, system): (f64, f64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    Some((user + system) / TICKS_A_SECOND)
 }
 
 /// Panics of the process, whichever node they were in.
@@ -424,5 +443,6 @@ mod tests {
         assert!(seen >= 20, "{seen} metrics");
         assert!(text.contains(r#"duet_refusals_total{code="no_peer",event="offer"} 1"#));
         assert!(text.contains("process_resident_memory_bytes"));
+        assert!(text.contains("duet_cpu_seconds_total "));
     }
 }

@@ -121,7 +121,7 @@ fn beside(given: Option<PathBuf>, name: &str) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
+pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("must be at least 1".to_owned()),
         Ok(count) => Ok(count),

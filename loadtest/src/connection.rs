@@ -42,10 +42,24 @@ pub async fn connect(
     path: &str,
     browser_headers: bool,
 ) -> anyhow::Result<(Incoming, Outgoing)> {
-    let mut stream = open(server, source).await.context("connecting")?;
+    open(server, Some(source), &server.to_string(), path, browser_headers).await
+}
+
+/// The same to any address, from any of this machine's unless `source` names one, by the name of `host`.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn open(
+    server: SocketAddr,
+    source: Option<Ipv4Addr>,
+    host: &str,
+    path: &str,
+    browser_headers: bool,
+) -> anyhow::Result<(Incoming, Outgoing)> {
+    let mut stream = dial(server, source).await.context("connecting")?;
     let more = if browser_headers { BROWSER_HEADERS } else { "" };
     let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{more}\r\n"
     );
     stream.write_all(request.as_bytes()).await.context("asking for the upgrade")?;
@@ -55,11 +69,13 @@ pub async fn connect(
     Ok((Incoming { half: read, inbox, consumed: 0 }, outgoing))
 }
 
-async fn open(server: SocketAddr, source: Ipv4Addr) -> io::Result<TcpStream> {
-    let socket = TcpSocket::new_v4()?;
-    // The port is chosen at connect(), by source and destination together, so that ports in use elsewhere do not matter.
-    nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true)?;
-    socket.bind((source, 0).into())?;
+async fn dial(server: SocketAddr, source: Option<Ipv4Addr>) -> io::Result<TcpStream> {
+    let socket = if server.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let (Some(source), true) = (source, server.is_ipv4()) {
+        // The port is chosen at connect(), by source and destination together, so that ports in use elsewhere do not matter.
+        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true)?;
+        socket.bind((source, 0).into())?;
+    }
     socket.set_nodelay(true)?;
     socket.connect(server).await
 }

@@ -170,15 +170,31 @@ impl Phase {
             if holds { Ok(()) } else { Err((key, complaint.to_owned())) }
         };
         rule((1..=50_000_000).contains(&self.rooms), "rooms", "must be between 1 and 50000000")?;
-        rule(self.seconds.is_finite() && self.seconds > 0.0 && self.seconds <= 86_400.0, "seconds", "must be above 0 and at most 86400")?;
-        rule(!rated || (self.rate.is_finite() && self.rate > 0.0 && self.rate <= 10_000_000.0), "rate", "must be above 0 for this scenario")?;
+        rule(
+            self.seconds.is_finite() && self.seconds > 0.0 && self.seconds <= 86_400.0,
+            "seconds",
+            "must be above 0 and at most 86400",
+        )?;
+        rule(
+            !rated || (self.rate.is_finite() && self.rate > 0.0 && self.rate <= 10_000_000.0),
+            "rate",
+            "must be above 0 for this scenario",
+        )?;
         rule(rated || self.rate == 0.0, "rate", "this scenario has none")?;
         rule(self.from_rate.is_finite() && self.from_rate >= 0.0, "from_rate", "must not be negative")?;
-        rule(self.ramp.is_finite() && (0.0..=self.seconds).contains(&self.ramp), "ramp", "must be between 0 and `seconds`")?;
+        rule(
+            self.ramp.is_finite() && (0.0..=self.seconds).contains(&self.ramp),
+            "ramp",
+            "must be between 0 and `seconds`",
+        )?;
         rule(self.bytes == 0 || (200..=900_000).contains(&self.bytes), "bytes", "must be 0 or between 200 and 900000")?;
         rule((3..=1000).contains(&self.contenders), "contenders", "must be between 3 and 1000")?;
         rule(self.candidates <= 100, "candidates", "must be at most 100")?;
-        rule(self.intruders.is_finite() && (0.0..=1000.0).contains(&self.intruders), "intruders", "must be between 0 and 1000")
+        rule(
+            self.intruders.is_finite() && (0.0..=1000.0).contains(&self.intruders),
+            "intruders",
+            "must be between 0 and 1000",
+        )
     }
 }
 
@@ -215,7 +231,10 @@ impl Plan {
         })?;
         let (span, phases) = (written.phases.span(), written.phases.into_inner());
         if phases.is_empty() {
-            return Err(BadPlan { line: line_of(text, &span), complaint: "a plan needs at least one phase".to_owned() });
+            return Err(BadPlan {
+                line: line_of(text, &span),
+                complaint: "a plan needs at least one phase".to_owned(),
+            });
         }
         let mut names = HashSet::new();
         let mut checked = Vec::new();
@@ -225,7 +244,10 @@ impl Plan {
             if let Err((key, complaint)) = phase.check() {
                 // The key's own line, if it is written there.
                 let at = key_in(text, &span, key).unwrap_or(span.start);
-                return Err(BadPlan { line: line_of(text, &(at..at)).or_else(|| line(at)), complaint: format!("{key}: {complaint}") });
+                return Err(BadPlan {
+                    line: line_of(text, &(at..at)).or_else(|| line(at)),
+                    complaint: format!("{key}: {complaint}"),
+                });
             }
             if phase.name.is_empty() {
                 phase.name = phase.scenario.to_string();
@@ -244,7 +266,10 @@ impl Plan {
     /// # Errors
     /// What is wrong with it.
     pub fn single(seed: u64, placement: Placement, phase: Phase) -> Result<Self, BadPlan> {
-        phase.check().map_err(|(key, complaint)| BadPlan { line: None, complaint: format!("--{}: {complaint}", key.replace('_', "-")) })?;
+        phase.check().map_err(|(key, complaint)| BadPlan {
+            line: None,
+            complaint: format!("--{}: {complaint}", key.replace('_', "-")),
+        })?;
         Ok(Self { seed, placement, phases: vec![phase] })
     }
 
