@@ -294,7 +294,7 @@ async fn one(setup: &Setup, ground: &Ground, phase: &plan::Phase) -> anyhow::Res
         let before = scrape::read_all(&setup.metrics).await;
         let own = own_cpu();
         let ended = clock.ended().await;
-        let (after, own) = (scrape::read_all(&setup.metrics).await, own_cpu() - own);
+        let (after, own) = (scrape::read_all(&setup.metrics).await, own_cpu().saturating_sub(own));
         clock.read.send_replace(true);
         (ended - begun, before, after, own)
     };

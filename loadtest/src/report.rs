@@ -32,7 +32,7 @@ pub struct Report {
     pub machine: Machine,
     /// What was asked for, as a whole: of a shard, that of all shards.
     pub plan: Plan,
-    /// Which shards of the plan this report is of, in ascending order: [1] of 1 for a whole run.
+    /// Which shards of the plan this report is of, in ascending order: 1 alone for a whole run.
     pub shards: Vec<u32>,
     /// How many shards the plan was split into.
     pub of_shards: u32,

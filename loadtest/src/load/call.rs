@@ -32,13 +32,13 @@ pub(super) async fn run(ground: &Ground, phase: &Phase, clock: &Clock) {
             book.is_due(1);
             book.took(Kind::Lateness, due.elapsed());
         }
-        let Ok(place) = Arc::clone(&at_once).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&at_once).try_acquire_owned() else {
             ground.record.book().error("too_many_calls");
             continue;
         };
         let (ground, candidates) = (ground.clone(), phase.candidates);
         calls.spawn(async move {
-            let _place = place;
+            let _permit = permit;
             // What failed while connecting is noted already.
             if let Err(Some(failure)) = call(&ground, n, candidates, due).await {
                 ground.record.error(&failure);

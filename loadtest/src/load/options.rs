@@ -147,7 +147,7 @@ impl Options {
         tokio::select! {
             report = running => report,
             _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
-            () = tokio::time::sleep(Duration::from_secs(60)) => anyhow::bail!("it did not end within a minute"),
+            () = tokio::time::sleep(Duration::from_mins(1)) => anyhow::bail!("it did not end within a minute"),
         }
     }
 
