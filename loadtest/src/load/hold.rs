@@ -22,6 +22,8 @@ pub(super) async fn run(ground: &Ground, phase: &Phase, clock: &Clock) {
         ground.record.book().done += 1;
         let (record, leaving, standing) = (ground.record.clone(), Arc::clone(&leaving), Arc::clone(&standing));
         listeners.spawn(async move {
+            // Counted for as long as it is there.
+            let _open = seated.open;
             let ended = seated.client.listen(|_, _| {}).await;
             if !leaving.load(Ordering::Relaxed) {
                 standing[at(seated.room)].store(false, Ordering::Relaxed);

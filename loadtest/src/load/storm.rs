@@ -21,7 +21,11 @@ pub(super) async fn run(ground: &Ground, phase: &Phase, clock: &Clock) {
     while let Some(pair) = pairs.next().await {
         rooms.push(pair[0].room);
         for mut seated in pair {
-            listeners.spawn(async move { seated.client.listen(|_, _| {}).await });
+            listeners.spawn(async move {
+                // Counted for as long as it is there.
+                let _open = seated.open;
+                seated.client.listen(|_, _| {}).await
+            });
         }
     }
     ground.record.start();
