@@ -509,7 +509,7 @@ mod tests {
             // With as many in all, it may grow by more.
             ("duet", 8, 116.0, 200.0),
             (BUSY, 8, 114.0, 1.0),
-            ("Node.js", 8, 460.0, 900.0),
+            ("Node.js", 8, 480.0, 900.0),
         ];
         let measured = measured(&runs);
         assert_eq!(missed(&measured), []);
