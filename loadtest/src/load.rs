@@ -6,6 +6,7 @@
 //! An open loop: what is due is sent when it is due, whether the server keeps up or not, and latency is counted from then. One
 //! thread reads all sockets. When the generator itself is late, the report says so and is no good.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -276,7 +277,12 @@ async fn one(setup: &Setup, ground: &Ground, phase: &plan::Phase) -> anyhow::Res
     bar.set_style(ProgressStyle::with_template("{elapsed:>4} {prefix}: {msg}")?);
     bar.set_prefix(phase.name.clone());
     let idle = scrape::read_all(&setup.metrics).await?;
-    let watch = Watch { metrics: setup.metrics.clone(), record: ground.record.clone(), bar: bar.clone() };
+    let watch = Watch {
+        metrics: setup.metrics.clone(),
+        record: ground.record.clone(),
+        bar: bar.clone(),
+        begun: Cell::new(false),
+    };
     let clock = Clock::default();
     let mut memory: Vec<Vec<u64>> = vec![Vec::new(); setup.metrics.len()];
     let scenario = async {
@@ -291,6 +297,7 @@ async fn one(setup: &Setup, ground: &Ground, phase: &plan::Phase) -> anyhow::Res
     };
     let measured = async {
         let begun = clock.begun().await;
+        watch.begun.set(true);
         let before = scrape::read_all(&setup.metrics).await;
         let own = own_cpu();
         let ended = clock.ended().await;
@@ -377,6 +384,8 @@ struct Watch {
     metrics: Vec<Endpoint>,
     record: Record,
     bar: ProgressBar,
+    /// The measured time has begun: memory is noted from then on.
+    begun: Cell<bool>,
 }
 
 impl Watch {
@@ -387,7 +396,7 @@ impl Watch {
             self.bar.set_message(self.record.glance());
             self.bar.tick();
             // A node that is busy may be late: the next reading will do.
-            if let Ok(readings) = scrape::read_all(&self.metrics).await {
+            if let (true, Ok(readings)) = (self.begun.get(), scrape::read_all(&self.metrics).await) {
                 for (of_node, reading) in memory.iter_mut().zip(readings) {
                     of_node.push(reading.memory_bytes);
                 }

@@ -3,6 +3,19 @@
 //! `--json` writes a [`Report`]; its schema is [`schema`], and stands in `docs/loadtest-report.schema.json`. Everything in it
 //! can be merged without loss: counts add up, and distributions keep their histograms.
 
+pub mod capacity;
+pub mod compare;
+pub mod costs;
+#[cfg(test)]
+mod form;
+pub mod html;
+pub mod merge;
+pub mod plot;
+#[cfg(test)]
+mod sample;
+pub mod show;
+pub mod table;
+
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
@@ -203,6 +216,8 @@ impl Distribution {
             (None, _) => other.clone(),
             (_, None) => self.clone(),
             (Some(mut one), Some(other)) => {
+                // As it is read, a histogram ends where its own values did.
+                one.auto(true);
                 one.add(&other).map_err(|error| anyhow::anyhow!("histograms of different forms: {error}"))?;
                 Self::of(&one)
             }

@@ -170,7 +170,8 @@ fn relay(
         }
         Fault::Disorders if wrong && state.kept.is_none() => {
             let peers = seats.iter().filter_map(|room| state.rooms.get(room)).flatten();
-            let other = peers.cloned().find(|peer| !peer.same_channel(send)).context("a peer")?;
+            let mut peers = peers;
+            let other = peers.find(|peer| !peer.same_channel(send)).context("a peer")?.clone();
             state.kept = Some((other, text.to_owned()));
             return Ok(());
         }

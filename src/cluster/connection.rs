@@ -21,7 +21,7 @@ use redis::{
     AsyncConnectionConfig, ErrorKind, PushInfo, PushKind, RedisError, ServerErrorKind,
     aio::{AsyncPushSender, MultiplexedConnection, SendError},
 };
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -38,6 +38,8 @@ const RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(4
 const REVIEW: Duration = Duration::from_secs(5);
 /// Requests on their way to the connection's own task. What bounds them in all is who sends them.
 const PIPELINE: usize = 1024;
+/// Scripts for peers that are under way at once, to each primary.
+const TURNS: usize = 64;
 
 /// What comes in on the bus without being asked for. Must not wait.
 pub type OnPush = Arc<dyn Fn(PushInfo) + Send + Sync>;
@@ -49,6 +51,8 @@ pub struct Connection {
     pub number: u64,
     /// For scripts.
     pub control: MultiplexedConnection,
+    /// How many scripts for peers may be under way: a lease is not renewed behind thousands of leaves.
+    pub turns: Arc<Semaphore>,
     /// For messages to other nodes.
     pub publisher: Arc<Publisher>,
     /// For messages to this node.
@@ -253,7 +257,8 @@ impl Connections {
             .flatten()
             .inspect_err(|_| broken.cancel())?;
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        Ok(Connection { number, control, publisher, subscriber, _publisher: other_half, primary, broken })
+        let turns = Arc::new(Semaphore::new(TURNS));
+        Ok(Connection { number, control, turns, publisher, subscriber, _publisher: other_half, primary, broken })
     }
 
     /// Returns when a connection broke, or it is time to look again.

@@ -66,7 +66,15 @@ impl Operation {
         metrics: &Metrics,
     ) -> Result<Vec<Value>, CallError> {
         let timer = metrics.redis_seconds(self.kind).start_timer();
-        let called = tokio::time::timeout(patience, self.try_call(connection, keys, arguments, metrics)).await;
+        let call = async {
+            let _turn = match self.kind {
+                // As many as there are peers.
+                RedisOperation::Join | RedisOperation::Leave => connection.turns.acquire().await.ok(),
+                _ => None,
+            };
+            self.try_call(connection, keys, arguments, metrics).await
+        };
+        let called = tokio::time::timeout(patience, call).await;
         timer.observe_duration();
         match called {
             Ok(Ok(Value::Array(answer))) => Ok(answer),

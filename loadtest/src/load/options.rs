@@ -69,7 +69,7 @@ pub struct Options {
     /// Connections and joins under way at once
     #[arg(long, default_value_t = 200, value_parser = crate::bench::at_least_one)]
     in_flight: usize,
-    /// Write the report (JSON) to this file
+    /// Write the report (JSON) to this file; - for standard output
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Write the report as a page to this file
