@@ -3,8 +3,19 @@
 //! Each prints the times it took, which `docs/CLUSTER.md` quotes.
 #![allow(clippy::print_stdout, reason = "times are to be read")]
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
+use duet::{
+    cluster::{connection::Connections, scripts, topology::Deployment},
+    config::Settings,
+    metrics::Metrics,
+};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -403,4 +414,53 @@ async fn a_node_that_stops_in_order_tells_its_peers_at_once() {
     let started = Instant::now();
     late.until_ready().await;
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+/// A lease is renewed over the same connection as seats are given up. When thousands of sockets go at once, it must not wait
+/// for all of them: nodes would lose seats because others leave.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_does_not_wait_behind_thousands_of_leaves() {
+    const LEAVES: usize = 3000;
+    let redis = Redis::start(RedisOptions::default()).await;
+    let mut settings = Settings::load(None, std::collections::HashMap::new()).expect("defaults").redis;
+    settings.url = redis.url();
+    let metrics = Metrics::new().expect("metrics");
+    let deployment = Deployment::parse(&settings).expect("a deployment");
+    let connections = Arc::new(Connections::new(deployment, Arc::new(|_| {}), metrics.clone()));
+    let running = tokio::spawn({
+        let connections = Arc::clone(&connections);
+        async move { connections.run().await }
+    });
+    let connection = connections.to(0).await;
+    // What they answer does not matter here, but both scripts are to be known.
+    for operation in [&*scripts::LEAVE, &*scripts::RENEW] {
+        let _ = operation.call(&connection, &["a", "b", "c", "d", "e", "f", "g"], &[], PATIENCE, &metrics).await;
+    }
+    redis.stall();
+    let left = Arc::new(AtomicUsize::new(0));
+    let mut leaves = tokio::task::JoinSet::new();
+    for _ in 0..LEAVES {
+        let (connection, metrics, left) = (connection.clone(), metrics.clone(), Arc::clone(&left));
+        leaves.spawn(async move {
+            let _ =
+                scripts::LEAVE.call(&connection, &["a", "b", "c", "d", "e", "f", "g"], &[], PATIENCE, &metrics).await;
+            left.fetch_add(1, Ordering::SeqCst);
+        });
+    }
+    // They have all begun, and those whose turn it is are under way.
+    wait_until("all turns are taken", || std::future::ready(connection.turns.available_permits() == 0)).await;
+    let renewed = tokio::spawn({
+        let (connection, metrics, left) = (connection.clone(), metrics.clone(), Arc::clone(&left));
+        async move {
+            let _ =
+                scripts::RENEW.call(&connection, &["a", "b", "c", "d", "e", "f", "g"], &[], PATIENCE, &metrics).await;
+            left.load(Ordering::SeqCst)
+        }
+    });
+    redis.resume();
+    let before = renewed.await.expect("renewed");
+    println!("{before} of {LEAVES} leaves were answered before the renewal");
+    assert!(before < LEAVES / 4, "{before} of {LEAVES} leaves came first");
+    while leaves.join_next().await.is_some() {}
+    running.abort();
 }
