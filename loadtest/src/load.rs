@@ -16,6 +16,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::watch;
 
 use self::client::{Client, Failure};
+use self::pace::Pace;
 use self::plan::{Placement, Plan, Scenario};
 use self::record::{Kind, Open, Record};
 use self::scrape::Reading;
@@ -115,6 +116,26 @@ impl Ground {
         tokio::select! {
             () = tokio::time::sleep_until(at.into()) => true,
             () = self.stopped() => false,
+        }
+    }
+
+    /// The measured time of a phase: `act` is called with each number, and when it was due, at that time, until all are through
+    /// or everything is to end.
+    pub async fn each_due(&self, phase: &plan::Phase, clock: &Clock, mut act: impl FnMut(u64, Instant)) {
+        let (pace, start) = (Pace::of(phase), Instant::now());
+        self.record.start();
+        clock.begin();
+        for n in 0..pace.total() {
+            let due = pace.at(start, n);
+            if !self.wait_until(due).await {
+                return;
+            }
+            {
+                let mut book = self.record.book();
+                book.is_due(1);
+                book.took(Kind::Lateness, due.elapsed());
+            }
+            act(n, due);
         }
     }
 

@@ -7,7 +7,6 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::client::{Client, Failure};
-use super::pace::Pace;
 use super::plan::Phase;
 use super::record::Kind;
 use super::{Clock, Ground};
@@ -15,26 +14,13 @@ use crate::packet;
 use crate::peer::Seat;
 
 pub(super) async fn run(ground: &Ground, phase: &Phase, clock: &Clock) {
-    let pace = Pace::of(phase);
     let at_once =
         Arc::new(Semaphore::new(usize::try_from(phase.rooms).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)));
-    let start = Instant::now();
-    ground.record.start();
-    clock.begin();
     let mut calls = JoinSet::new();
-    for n in 0..pace.total() {
-        let due = pace.at(start, n);
-        if !ground.wait_until(due).await {
-            break;
-        }
-        {
-            let mut book = ground.record.book();
-            book.is_due(1);
-            book.took(Kind::Lateness, due.elapsed());
-        }
+    let act = |n, due| {
         let Ok(permit) = Arc::clone(&at_once).try_acquire_owned() else {
             ground.record.book().error("too_many_calls");
-            continue;
+            return;
         };
         let (ground, candidates) = (ground.clone(), phase.candidates);
         calls.spawn(async move {
@@ -45,7 +31,8 @@ pub(super) async fn run(ground: &Ground, phase: &Phase, clock: &Clock) {
             }
         });
         while calls.try_join_next().is_some() {}
-    }
+    };
+    ground.each_due(phase, clock, act).await;
     // Each step of each has its own patience.
     while calls.join_next().await.is_some() {}
     clock.end().await;

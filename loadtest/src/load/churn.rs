@@ -8,7 +8,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::client::{Client, Failure, PATIENCE};
-use super::pace::Pace;
 use super::plan::Phase;
 use super::record::{Kind, Open};
 use super::{Clock, Ground};
@@ -31,20 +30,7 @@ pub(super) async fn run(ground: &Ground, phase: &Phase, clock: &Clock) {
     while let Some((room, pair)) = connected.next().await {
         pairs.spawn(serve(ground.clone(), room, pair, idle.clone()));
     }
-    let pace = Pace::of(phase);
-    let start = Instant::now();
-    ground.record.start();
-    clock.begin();
-    for n in 0..pace.total() {
-        let due = pace.at(start, n);
-        if !ground.wait_until(due).await {
-            break;
-        }
-        {
-            let mut book = ground.record.book();
-            book.is_due(1);
-            book.took(Kind::Lateness, due.elapsed());
-        }
+    let act = |n, due| {
         let mut job = (ground.room(n), due);
         loop {
             let Ok(idler) = idlers.try_recv() else {
@@ -57,7 +43,8 @@ pub(super) async fn run(ground: &Ground, phase: &Phase, clock: &Clock) {
                 Err(back) => job = back,
             }
         }
-    }
+    };
+    ground.each_due(phase, clock, act).await;
     // Nobody gets another job: what is under way is finished.
     drop(idlers);
     drop(idle);

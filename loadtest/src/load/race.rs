@@ -4,31 +4,18 @@ use std::time::Instant;
 
 use tokio::task::JoinSet;
 
-use super::pace::Pace;
 use super::plan::Phase;
 use super::record::Kind;
 use super::{Clock, Ground};
 use crate::peer::Seat;
 
 pub(super) async fn run(ground: &Ground, phase: &Phase, clock: &Clock) {
-    let pace = Pace::of(phase);
-    let start = Instant::now();
-    ground.record.start();
-    clock.begin();
     let mut races = JoinSet::new();
-    for n in 0..pace.total() {
-        let due = pace.at(start, n);
-        if !ground.wait_until(due).await {
-            break;
-        }
-        {
-            let mut book = ground.record.book();
-            book.is_due(1);
-            book.took(Kind::Lateness, due.elapsed());
-        }
+    let act = |n, _| {
         races.spawn(race(ground.clone(), n, phase.contenders));
         while races.try_join_next().is_some() {}
-    }
+    };
+    ground.each_due(phase, clock, act).await;
     while races.join_next().await.is_some() {}
     clock.end().await;
 }
