@@ -342,17 +342,18 @@ impl Signaling {
     /// Ends every socket, a step at a time over `window`, the peers of a room together; each is told to come back within a
     /// few steps, not all at once.
     pub async fn drain(self: &Arc<Self>, window: Duration) {
-        let mut sessions = self.sessions();
-        sessions.sort_by_cached_key(|session| session.seats().first().map(|seat| seat.room.clone()));
+        let sessions = self.sessions().into_iter().map(|session| {
+            let room = session.seats().first().map(|seat| seat.room.clone());
+            (room, session)
+        });
         let mut ends = tokio::task::JoinSet::new();
         let mut pace = tokio::time::interval((window / DRAIN_STEPS).max(Duration::from_millis(1)));
-        let at_a_time = sessions.len().div_ceil(DRAIN_STEPS as usize).max(1);
-        for step in sessions.chunks(at_a_time) {
+        for step in in_steps(sessions.collect(), DRAIN_STEPS as usize) {
             pace.tick().await;
             for session in step {
-                self.tell(session, reply::draining(jitter(session, window / DRAIN_STEPS * 4)));
-                self.take(session, Item::Gone(ByeReason::NodeShutdown));
-                let (signaling, session) = (Arc::clone(self), Arc::clone(session));
+                self.tell(&session, reply::draining(jitter(&session, window / DRAIN_STEPS * 4)));
+                self.take(&session, Item::Gone(ByeReason::NodeShutdown));
+                let signaling = Arc::clone(self);
                 ends.spawn(async move { signaling.end(&session).await });
             }
         }
@@ -519,6 +520,15 @@ enum Step {
     Wait(BoxFuture<'static, ()>),
 }
 
+/// At most so many steps of about as many rooms each: those of one room are in one step. Who is in none counts as a room.
+fn in_steps<T>(mut all: Vec<(Option<RoomName>, T)>, steps: usize) -> Vec<Vec<T>> {
+    all.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let rooms = all.chunk_by(|(one, _), (other, _)| one.is_some() && one == other).map(<[_]>::len).collect::<Vec<_>>();
+    let mut all = all.into_iter().map(|(_, one)| one);
+    let at_a_time = rooms.len().div_ceil(steps).max(1);
+    rooms.chunks(at_a_time).map(|rooms| all.by_ref().take(rooms.iter().sum()).collect()).collect()
+}
+
 /// A part of `most` that differs from socket to socket, evenly spread.
 fn jitter(session: &Session, most: Duration) -> Duration {
     // Multiples of the golden ratio, modulo 1.
@@ -590,3 +600,24 @@ impl DisconnectHandler<Switchboard, Own> for EventEntry {
 
 /// Attachments of a binary event.
 pub type Attachments = std::collections::VecDeque<Bytes>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_takes_all_in_its_steps_and_never_parts_a_room() {
+        let room = |number: usize| RoomName::parse(&format!("room {number}")).ok();
+        for (alone, pairs) in [(0, 0), (1, 0), (0, 1), (3, 10), (7, 25), (1, 500)] {
+            // The two of a room far from each other, as sessions come in any order.
+            let seated = (0..2).flat_map(|side| (0..pairs).map(move |pair| (room(pair), (pair, side))));
+            let all: Vec<_> = (0..alone).map(|one| (None, (1000 + one, 0))).chain(seated).collect();
+            let steps = in_steps(all, 20);
+            assert!(steps.len() <= 20 && steps.iter().all(|step| !step.is_empty()));
+            let step_by_pair: HashMap<_, _> =
+                steps.iter().enumerate().flat_map(|(n, step)| step.iter().map(move |who| (*who, n))).collect();
+            assert_eq!(step_by_pair.len(), alone + 2 * pairs, "each once");
+            assert!((0..pairs).all(|pair| step_by_pair[&(pair, 0)] == step_by_pair[&(pair, 1)]));
+        }
+    }
+}
