@@ -45,6 +45,8 @@ pub struct Server {
     pub listen: SocketAddr,
     /// `DUET_SERVER__BACKLOG`: connections the kernel may hold before they are accepted.
     pub backlog: u32,
+    /// `DUET_SERVER__WORKER_THREADS`: threads that serve; 0 for as many as there are cores for this process.
+    pub worker_threads: usize,
 }
 
 /// `[admin]`
@@ -263,6 +265,7 @@ impl Settings {
     fn validate(&self) -> Result<(), BadSettings> {
         let require = |holds: bool, complaint: &str| if holds { Ok(()) } else { Err(BadSettings(complaint.into())) };
         require(self.server.backlog > 0, "server.backlog: must be at least 1")?;
+        require(self.server.worker_threads <= 1024, "server.worker_threads: must be at most 1024")?;
         let prefix = &self.redis.prefix;
         require(
             (1..=32).contains(&prefix.len())

@@ -73,7 +73,15 @@ fn main() -> ExitCode {
         return BAD_SETTINGS.into();
     }
     telemetry::count_panics();
-    match run(settings) {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let threads @ 1.. = settings.server.worker_threads {
+        runtime.worker_threads(threads);
+    }
+    let ended = match runtime.enable_all().build() {
+        Ok(runtime) => runtime.block_on(run(settings)),
+        Err(error) => Err(error.into()),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(format_args!("{error:#}"));
@@ -87,7 +95,6 @@ fn complain(what: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "duet: {what}");
 }
 
-#[tokio::main]
 async fn run(settings: Settings) -> anyhow::Result<()> {
     // Each socket is a file; what a service manager or a container runtime gives at first is often a thousand.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {

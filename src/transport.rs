@@ -9,4 +9,5 @@
 pub mod flow;
 pub mod lane;
 pub mod listener;
+pub mod visitor;
 pub mod wire;

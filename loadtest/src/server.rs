@@ -173,8 +173,9 @@ impl Processes {
 pub enum Launch {
     /// By the settings of the contract, in the environment.
     Duet(PathBuf),
-    /// The same as one node of several, which share the Redis at this address.
-    DuetNode(PathBuf, SocketAddr),
+    /// The same with one thread, as each of several nodes on this machine gets its share of the cores, and as the reference
+    /// has it; with the Redis at this address, if any.
+    DuetNode(PathBuf, Option<SocketAddr>),
     /// By the options of `bare-relay`.
     Bare(PathBuf),
     /// A script for Node.js, with `PORT` and `REDIS_URL` in its environment.
@@ -207,7 +208,10 @@ impl Launch {
                     .env("DUET_ADMIN__LISTEN", admin.to_string())
                     .env("DUET_COMPAT__CLIENT_LOG", "false");
                 if let Self::DuetNode(_, redis) = self {
-                    command.env("DUET_REDIS__URL", format!("redis://{redis}/"));
+                    command.env("DUET_SERVER__WORKER_THREADS", "1");
+                    if let Some(redis) = redis {
+                        command.env("DUET_REDIS__URL", format!("redis://{redis}/"));
+                    }
                 }
             }
             Self::Bare(_) => {

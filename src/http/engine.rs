@@ -45,6 +45,7 @@ use crate::{
     lifecycle::Lifecycle,
     transport::{
         flow::{Flow, Flows, OldPolling},
+        visitor::{Peer, Visitor},
         wire::Wire,
     },
 };
@@ -147,7 +148,7 @@ pub(super) async fn serve(State(engine): State<Arc<Engine>>, request: Request) -
     match (*request.method() == Method::GET, query.websocket, query.sid) {
         (true, false, None) if engine.lifecycle.is_draining() => draining(),
         (true, false, None) => {
-            let flow = Arc::new(Flow::default());
+            let flow = Arc::new(Flow::of(visitor(&request)));
             let mut handshake = Request::new(Body::empty());
             *handshake.uri_mut() = query.uri();
             handshake.extensions_mut().insert(Arc::clone(&flow));
@@ -292,6 +293,12 @@ fn bad_request(message: &'static str) -> Response {
     (StatusCode::BAD_REQUEST, [(CONTENT_TYPE, "application/json")], message).into_response()
 }
 
+/// Who opens a session by this request.
+fn visitor<B>(request: &http::Request<B>) -> Visitor {
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_canonical());
+    peer.map_or_else(Visitor::default, |address| Visitor { address, token: None })
+}
+
 /// Checks an opening handshake (RFC 6455, section 4.2.1).
 fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, Box<Response>> {
     let lists = |name, token: &str| {
@@ -321,9 +328,9 @@ fn upgrade<B>(engine: &Arc<Engine>, query: &Query, request: &mut http::Request<B
         Ok(accept) => accept,
         Err(response) => return *response,
     };
-    let upgraded = hyper::upgrade::on(request);
+    let upgraded = hyper::upgrade::on(&mut *request);
     let flow = match query.sid {
-        None => Arc::new(Flow::default()),
+        None => Arc::new(Flow::of(visitor(request))),
         Some(sid) => match engine.flows.get(sid) {
             Some(flow) => flow,
             None => return bad_request(r#"{"code":"1","message":"Session ID unknown"}"#),

@@ -21,7 +21,10 @@ use std::{
 use futures_util::task::AtomicWaker;
 use tokio::{net::TcpStream, sync::Notify};
 
-use super::lane::{Lane, Sent};
+use super::{
+    lane::{Lane, Sent},
+    visitor::Visitor,
+};
 use crate::id::Sid;
 
 /// More bytes wait for a receiver than may.
@@ -50,6 +53,8 @@ pub struct Flow {
     writer: AtomicWaker,
     /// Told when the last pause ends: requests of a polling session wait for it.
     resumed: Notify,
+    /// Who opened the session.
+    visitor: Visitor,
     /// Only of a session that an old client opened by polling.
     old_polling: OnceLock<OldPolling>,
     /// Where the writes of its WebSocket stand.
@@ -70,6 +75,18 @@ pub struct OldPolling {
 }
 
 impl Flow {
+    /// The flow of a session that `visitor` opens.
+    #[must_use]
+    pub fn of(visitor: Visitor) -> Self {
+        Self { visitor, ..Self::default() }
+    }
+
+    /// Who opened the session.
+    #[must_use]
+    pub fn visitor(&self) -> &Visitor {
+        &self.visitor
+    }
+
     /// Bytes waiting for the client in this process.
     #[must_use]
     pub fn waiting(&self) -> u64 {

@@ -10,7 +10,7 @@ use std::{
 
 use axum::response::Response;
 use http::Request;
-use hyper::body::Incoming;
+use hyper::{body::Incoming, service::Service as _};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -20,7 +20,10 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::wire::{Wire, WireContext};
+use super::{
+    visitor::Peer,
+    wire::{Wire, WireContext},
+};
 
 /// Bytes the kernel may hold that it has not sent yet. What is more waits in duet, where it is counted.
 const UNSENT_BYTES: u32 = 128 * 1024;
@@ -86,10 +89,10 @@ pub async fn serve<S>(
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => {
+        let (stream, peer) = match accepted {
+            Ok(accepted) => {
                 accept_fails = false;
-                stream
+                accepted
             }
             // The client gave up in the backlog.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
@@ -105,7 +108,11 @@ pub async fn serve<S>(
             }
         };
         open.inc();
-        let service = TowerToHyperService::new(service.clone());
+        let routes = TowerToHyperService::new(service.clone());
+        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            routes.call(request)
+        });
         let wire = TokioIo::new(Wire::new(stream, Arc::clone(&context)));
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())

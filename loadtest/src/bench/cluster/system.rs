@@ -89,8 +89,7 @@ impl Cluster {
             None
         };
         let launch = match (system, &redis) {
-            (System::Duet(path), None) => Launch::Duet(path.clone()),
-            (System::Duet(path), Some(redis)) => Launch::DuetNode(path.clone(), redis.address),
+            (System::Duet(path), redis) => Launch::DuetNode(path.clone(), redis.as_ref().map(|redis| redis.address)),
             (System::Reference(script), Some(redis)) => Launch::Script(script.clone(), redis.address),
             (System::Reference(_), None) => bail!("the reference needs a Redis"),
         };
