@@ -44,6 +44,9 @@ step "the release build"
 cargo build --release --workspace --locked
 binary="$PWD/target/release/duet"
 
+step "the benchmarks, in small"
+scripts/test-benchmarks.sh
+
 step "official clients"
 (cd tests/clients && npm ci --silent && DUET_BIN="$binary" node --test)
 

@@ -2,9 +2,10 @@
 //!
 //! One file a scenario: [`relay`], [`join`], [`hold`], [`idle`]. Each gets a running server that nobody else uses and returns
 //! its figures. [`node`] starts one node and the bare relay in turns, [`cluster`] several nodes and the same number in Node.js,
-//! and both put the figures side by side.
+//! and both put the figures side by side; [`document`] runs both and writes down what they showed.
 
 pub mod cluster;
+pub mod document;
 pub mod hold;
 pub mod idle;
 pub mod join;
@@ -17,9 +18,10 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 
 use crate::crowd::{self, InFlight, Pings};
-use crate::machine;
+use crate::machine::{self, Machine};
 use crate::peer::{Manner, Peer};
 use crate::server::{Process, Processes, Used};
+use crate::table::Table;
 use crate::target::Target;
 
 /// The server that a scenario loads.
@@ -52,6 +54,38 @@ pub enum Verdict {
     Holds,
     /// A target is missed, or a message went astray.
     Missed,
+}
+
+/// What a benchmark showed.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Where.
+    pub machine: Machine,
+    /// The figures.
+    pub tables: Vec<Table>,
+    /// A line for each run in which messages did not arrive as they were sent.
+    pub astray: Vec<String>,
+    /// A sentence if others used the machine meanwhile.
+    pub disturbed: Option<String>,
+}
+
+impl Outcome {
+    /// Whether every target held and every message arrived.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let missed = self.tables.iter().any(Table::misses);
+        if missed || !self.astray.is_empty() { Verdict::Missed } else { Verdict::Holds }
+    }
+
+    #[expect(clippy::print_stdout, reason = "the tables are what the program is for")]
+    fn print(&self) {
+        for table in &self.tables {
+            println!("\n{}", table.render().trim_end());
+        }
+        for line in self.astray.iter().chain(&self.disturbed) {
+            println!("{line}");
+        }
+    }
 }
 
 /// Time, CPU times and pings: at an instant, or between two.

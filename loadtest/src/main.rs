@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use loadtest::bench::{Verdict, cluster, node};
+use loadtest::bench::{Verdict, cluster, document, node};
 use loadtest::load::options::Options as Run;
 use loadtest::report::{Report, capacity, compare, html, merge, table};
 
@@ -57,6 +57,7 @@ struct Output {
 
 #[derive(Subcommand)]
 enum Bench {
+    All(document::Options),
     Cluster(Box<cluster::Options>),
     Node(Box<node::Options>),
 }
@@ -87,8 +88,9 @@ async fn main() -> ExitCode {
 async fn bench(options: &Bench) -> anyhow::Result<Verdict> {
     let run = async {
         match options {
-            Bench::Cluster(options) => cluster::run(options).await,
-            Bench::Node(options) => node::run(options).await,
+            Bench::All(options) => document::run(options).await,
+            Bench::Cluster(options) => Ok(cluster::run(options).await?.verdict()),
+            Bench::Node(options) => Ok(node::run(options).await?.verdict()),
         }
     };
     tokio::select! {

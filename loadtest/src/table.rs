@@ -26,7 +26,9 @@ impl Spread {
         Some(Self { median, min, max })
     }
 
-    fn show(self, decimals: usize) -> String {
+    /// The median, with the extremes if they differ.
+    #[must_use]
+    pub fn show(self, decimals: usize) -> String {
         let Self { median, min, max } = self;
         if min.to_bits() == max.to_bits() {
             return format!("{median:.decimals$}");
@@ -43,6 +45,17 @@ pub enum Target {
     Ratio(f64),
     /// So much, whatever the reference needs.
     Value(f64),
+}
+
+impl Target {
+    /// As it stands in a table.
+    #[must_use]
+    pub fn show(self) -> String {
+        match self {
+            Self::Ratio(most) => format!("≤ {most:.2}×"),
+            Self::Value(most) => format!("≤ {most:.1}"),
+        }
+    }
 }
 
 /// One figure of the server and of the reference, by round; the reference's are empty if it did not run.
@@ -67,8 +80,9 @@ pub struct Figure {
 pub struct Summary {
     /// What it is, with its unit.
     pub name: &'static str,
+    /// Digits worth printing behind the point.
     #[serde(skip)]
-    decimals: usize,
+    pub decimals: usize,
     /// The server's.
     pub server: Option<Spread>,
     /// The reference's.
@@ -110,44 +124,85 @@ impl Figure {
     }
 }
 
-/// The table, its columns aligned. Columns that no row fills are left out.
-#[must_use]
-pub fn render(server: &str, reference: &str, rows: &[Summary]) -> String {
-    let show = |spread: Option<Spread>, decimals| spread.map(|spread| spread.show(decimals)).unwrap_or_default();
-    let mut lines = vec![["", server, reference, "ratio", "target", ""].map(str::to_owned)];
-    for row in rows {
-        let target = match row.target {
-            None => String::new(),
-            Some(Target::Ratio(most)) => format!("≤ {most:.2}×"),
-            Some(Target::Value(most)) => format!("≤ {most:.1}"),
-        };
-        let verdict = match row.holds {
-            None => "",
-            Some(true) => "holds",
-            Some(false) => "MISSED",
-        };
-        lines.push([
-            row.name.to_owned(),
-            show(row.server, row.decimals),
-            show(row.reference, row.decimals),
-            show(row.ratio, 2),
-            target,
-            verdict.to_owned(),
-        ]);
+/// Two columns side by side.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Table {
+    /// What is measured.
+    pub left: String,
+    /// What it is compared with.
+    pub right: String,
+    /// The figures.
+    pub rows: Vec<Summary>,
+}
+
+impl Table {
+    /// Whether a target of it does not hold.
+    #[must_use]
+    pub fn misses(&self) -> bool {
+        self.rows.iter().any(|row| row.holds == Some(false))
     }
-    let filled: Vec<usize> = (0..6).filter(|column| lines[1..].iter().any(|line| !line[*column].is_empty())).collect();
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let mut text = String::new();
-    for line in &lines {
-        let mut row = String::new();
-        for &column in &filled {
-            let gap = if column == 0 { "" } else { "   " };
-            write!(row, "{gap}{:<width$}", line[column], width = width(column)).expect("writing to a string");
+
+    /// For a terminal, its columns aligned. Columns that no row fills are left out.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let (lines, filled) = self.cells();
+        let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+        let mut text = String::new();
+        for line in &lines {
+            let mut row = String::new();
+            for &column in &filled {
+                let gap = if column == 0 { "" } else { "   " };
+                write!(row, "{gap}{:<width$}", line[column], width = width(column)).expect("writing to a string");
+            }
+            text.push_str(row.trim_end());
+            text.push('\n');
         }
-        text.push_str(row.trim_end());
-        text.push('\n');
+        text
     }
-    text
+
+    /// For a document: a table in Markdown.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        let (lines, filled) = self.cells();
+        let mut text = String::new();
+        for (number, line) in lines.iter().enumerate() {
+            text.push('|');
+            for &column in &filled {
+                let cell = line[column].trim();
+                let gap = if cell.is_empty() { "" } else { " " };
+                write!(text, "{gap}{cell} |").expect("writing to a string");
+            }
+            text.push('\n');
+            if number == 0 {
+                writeln!(text, "|{}", "---|".repeat(filled.len())).expect("writing to a string");
+            }
+        }
+        text
+    }
+
+    /// Every line's cells, and which columns are worth a place.
+    fn cells(&self) -> (Vec<[String; 6]>, Vec<usize>) {
+        let show = |spread: Option<Spread>, decimals| spread.map(|spread| spread.show(decimals)).unwrap_or_default();
+        let mut lines = vec![["", &self.left, &self.right, "ratio", "target", ""].map(str::to_owned)];
+        for row in &self.rows {
+            let target = row.target.map(Target::show).unwrap_or_default();
+            let verdict = match row.holds {
+                None => "",
+                Some(true) => "holds",
+                Some(false) => "MISSED",
+            };
+            lines.push([
+                row.name.to_owned(),
+                show(row.server, row.decimals),
+                show(row.reference, row.decimals),
+                show(row.ratio, 2),
+                target,
+                verdict.to_owned(),
+            ]);
+        }
+        let filled = (0..6).filter(|column| lines[1..].iter().any(|line| !line[*column].is_empty())).collect();
+        (lines, filled)
+    }
 }
 
 #[cfg(test)]
@@ -196,13 +251,21 @@ mod tests {
             }
             .summary(),
         ];
-        let text = render("duet", "bare", &rows);
+        let table = |rows: &[Summary]| Table { left: "duet".into(), right: "bare".into(), rows: rows.to_vec() };
+        let text = table(&rows).render();
         let columns: Vec<_> = text.lines().map(|line| line.chars().count()).collect();
         assert_eq!(columns.len(), 3);
         assert!(text.lines().nth(1).unwrap().ends_with("1.10 (1.00–1.20)   ≤ 1.25×   holds"), "{text}");
         let starts: Vec<_> = text.lines().map(|line| line.chars().nth(16).unwrap()).collect();
         assert_eq!(starts, ['d', '1', '5'], "{text}");
-        let alone = render("duet", "bare", &rows[1..]);
+        let alone = table(&rows[1..]).render();
         assert!(!alone.contains("bare") && !alone.contains("target"), "{alone}");
+        let markdown = table(&rows).markdown();
+        assert_eq!(markdown.lines().nth(1), Some("|---|---|---|---|---|---|"));
+        assert_eq!(
+            markdown.lines().nth(2),
+            Some("| CPU | 11.0 (10.0–12.0) | 10.0 | 1.10 (1.00–1.20) | ≤ 1.25× | holds |"),
+            "{markdown}"
+        );
     }
 }

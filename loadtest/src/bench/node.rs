@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::{REPEATS, Subject, Verdict, at_least_one, beside, count, disturbed, hold, join, pairs, relay};
+use super::{Outcome, REPEATS, Subject, at_least_one, beside, count, disturbed, hold, join, pairs, relay};
 use crate::crowd::InFlight;
 use crate::limits;
 use crate::machine::Machine;
 use crate::peer::Manner;
 use crate::server::{Launch, Process, Server};
-use crate::table::{self, Figure, Summary, Target as Most};
+use crate::table::{Figure, Summary, Table, Target as Most};
 use crate::target::{Dialect, Loopback, Target};
 
 /// One node against the bare relay, in one run.
@@ -139,8 +139,8 @@ struct Plans {
 ///
 /// # Errors
 /// When something could not be measured.
-#[expect(clippy::print_stdout, reason = "the table is what the program is for")]
-pub async fn run(options: &Options) -> anyhow::Result<Verdict> {
+#[expect(clippy::print_stdout, reason = "where it runs stands above the table")]
+pub async fn run(options: &Options) -> anyhow::Result<Outcome> {
     let plans = options.plans();
     let scenarios = options.scenarios();
     limits::allow_sockets(plans.most_sockets(&scenarios))?;
@@ -152,28 +152,25 @@ pub async fn run(options: &Options) -> anyhow::Result<Verdict> {
     let done = measure_all(options, &plans, &scenarios, &sides, &mut measured).await;
 
     let [server, reference] = measured;
-    let summary: Vec<_> = figures(&server, &reference).iter().map(Figure::summary).collect();
-    if !summary.is_empty() {
-        println!("\n{}", table::render(sides[0].name(), BARE, &summary));
-    }
-    let astray = server.astray(sides[0].name()).chain(reference.astray(BARE)).collect::<Vec<_>>();
-    for line in &astray {
-        println!("{line}");
-    }
+    let rows: Vec<_> = figures(&server, &reference).iter().map(Figure::summary).collect();
+    let (left, right) = (sides[0].name().to_owned(), BARE.to_owned());
     let others = [&server, &reference].map(Measured::others_cores).into_iter().fold(0.0, f64::max);
-    if let Some(warning) = disturbed(others) {
-        println!("{warning}");
-    }
+    let outcome = Outcome {
+        machine,
+        astray: server.astray(&left).chain(reference.astray(&right)).collect(),
+        tables: if rows.is_empty() { Vec::new() } else { vec![Table { left, right, rows }] },
+        disturbed: disturbed(others),
+    };
+    outcome.print();
     if let Some(path) = &options.json {
-        let (complete, machine) = (done.is_ok(), &machine);
-        let (summary, server, reference) = (&summary, &server, &reference);
-        let report = Report { complete, machine, plans: &plans, summary, server, reference };
+        let summary = outcome.tables.first().map_or(&[][..], |table| &table.rows);
+        let (complete, machine) = (done.is_ok(), &outcome.machine);
+        let report = Report { complete, machine, plans: &plans, summary, server: &server, reference: &reference };
         std::fs::write(path, serde_json::to_vec_pretty(&report)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     done.context("not everything was measured")?;
-    let missed = summary.iter().any(|row| row.holds == Some(false));
-    Ok(if missed || !astray.is_empty() { Verdict::Missed } else { Verdict::Holds })
+    Ok(outcome)
 }
 
 async fn measure_all(

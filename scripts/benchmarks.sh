@@ -1,0 +1,8 @@
+#!/bin/sh
+# Builds everything, measures duet on 1, 2, 4 and 8 nodes, the reference cluster on Node.js and the bare relay in one go, and writes
+# docs/BENCHMARKS.md. Needs redis-server, Node.js and npm, and a machine that does nothing else: half an hour on 2 cores.
+# Options are those of `loadtest bench all`.
+set -eu
+cd "$(dirname "$0")/.."
+cargo build --release --locked --workspace
+exec target/release/loadtest bench all "$@"
