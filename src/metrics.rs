@@ -178,6 +178,8 @@ pub struct Metrics {
     pub redis_up: IntGauge,
     /// Seconds of each operation on Redis.
     redis_seconds: Vec<Histogram>,
+    /// Messages to nodes, this one included, by way of Redis, which answers none of them.
+    pub redis_publishes: IntCounter,
     /// Scripts that Redis did not know, and was sent whole.
     pub script_loads: IntCounter,
     /// Leases of this node that stand: one, or one a partition of a Redis Cluster.
@@ -285,6 +287,10 @@ impl Metrics {
                 .iter()
                 .map(|operation| redis_seconds.with_label_values(&[operation.name()]))
                 .collect(),
+            redis_publishes: made.counter(
+                "duet_redis_publishes_total",
+                "Messages to nodes by way of Redis, which answers none of them.",
+            )?,
             script_loads: made.counter("duet_redis_script_loads_total", "Scripts that Redis did not know.")?,
             leases: made.gauge("duet_leases", "Leases of this node that stand, one a partition.")?,
             nodes: made.gauge("duet_nodes", "Nodes that hold leases, as this one sees it.")?,

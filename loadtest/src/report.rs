@@ -275,7 +275,7 @@ pub struct Node {
     pub local_relays: u64,
     /// Messages relayed to a peer of another node.
     pub remote_relays: u64,
-    /// Requests to Redis that were answered.
+    /// Requests to Redis: those that it answered, and messages to nodes.
     pub redis_requests: u64,
     /// Bytes received from clients.
     pub received_bytes: u64,

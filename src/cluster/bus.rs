@@ -148,6 +148,7 @@ impl Bus {
                     line.queue();
                     return false;
                 }
+                self.metrics.redis_publishes.inc();
             }
             true
         });
@@ -374,6 +375,7 @@ impl Bus {
             if connection.publisher.publish(&channel, &frame).await.is_err() {
                 return;
             }
+            self.metrics.redis_publishes.inc();
         }
     }
 
@@ -421,6 +423,7 @@ impl Bus {
             if connection.publisher.publish(channel, &frame::echo(self.node, *number)).await.is_err() {
                 return;
             }
+            self.metrics.redis_publishes.inc();
             let back = proofs.wait_for(|proof| *proof == *number);
             if !matches!(tokio::time::timeout(UNPROVEN, back).await, Ok(Ok(_))) {
                 return;

@@ -29,7 +29,7 @@ pub struct Reading {
     pub local_relays: u64,
     /// To a peer of another node.
     pub remote_relays: u64,
-    /// Answered by Redis.
+    /// To Redis, answered or (messages to nodes) not.
     pub redis_requests: u64,
     /// From clients.
     pub received_bytes: u64,
@@ -82,7 +82,7 @@ fn parse(text: &str) -> Option<Reading> {
         joins: count("duet_joins_total", "outcome=\"created\"") + count("duet_joins_total", "outcome=\"joined\""),
         local_relays: count("duet_relays_total", "scope=\"local\""),
         remote_relays: count("duet_relays_total", "scope=\"remote\""),
-        redis_requests: count("duet_redis_duration_seconds_count", ""),
+        redis_requests: count("duet_redis_duration_seconds_count", "") + count("duet_redis_publishes_total", ""),
         received_bytes: count("duet_received_bytes_total", ""),
         sent_bytes: count("duet_sent_bytes_total", ""),
     })
@@ -132,6 +132,9 @@ mod tests {
         assert_eq!((reading.memory_bytes, reading.redis_requests), (15_000_000, 0));
         let finer = format!("{TEXT}duet_cpu_seconds_total 2.25\n");
         assert!((parse(&finer).expect("metrics").cpu_seconds - 2.25).abs() < 1e-9);
+        let shared =
+            format!("{TEXT}duet_redis_duration_seconds_count{{operation=\"join\"}} 4\nduet_redis_publishes_total 6\n");
+        assert_eq!(parse(&shared).expect("metrics").redis_requests, 10);
         assert_eq!(parse("something else"), None);
         assert_eq!(parse("process_cpu_seconds_total 1\n"), None);
     }
