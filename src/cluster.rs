@@ -10,6 +10,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak},
+    time::Duration,
 };
 
 use tokio_util::sync::CancellationToken;
@@ -61,7 +62,7 @@ impl Cluster {
     pub fn new(
         deployment: Deployment,
         redis: &config::Redis,
-        settings: &config::Cluster,
+        (settings, grace): (&config::Cluster, Duration),
         node: NodeId,
         metrics: &Metrics,
         lifecycle: &Lifecycle,
@@ -77,6 +78,7 @@ impl Cluster {
         let shared = Arc::new(Shared {
             node,
             settings: settings.clone(),
+            grace,
             connections,
             metrics: metrics.clone(),
             gate: Gate::new(lifecycle, "redis"),

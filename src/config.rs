@@ -8,6 +8,10 @@ use std::{collections::HashMap, fmt::Write as _, net::SocketAddr, path::PathBuf,
 
 use serde::{Deserialize, Serialize};
 
+pub mod seats;
+
+pub use seats::Seats;
+
 /// The defaults, as the repository documents them.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
 
@@ -23,6 +27,8 @@ pub struct Settings {
     pub redis: Redis,
     /// How nodes are one service.
     pub cluster: Cluster,
+    /// What becomes of seats whose holders are lost.
+    pub seats: Seats,
     /// What the lesson's clients expect.
     pub compat: Compat,
     /// The page at `/` and `/NAME`.
@@ -276,6 +282,7 @@ impl Settings {
             self.redis.cert_file.as_os_str().is_empty() == self.redis.key_file.as_os_str().is_empty(),
             "redis.cert_file and redis.key_file: give both or neither",
         )?;
+        self.seats.validate()?;
         let cluster = &self.cluster;
         for (name, value, least, most) in [
             ("lease", cluster.lease, Duration::from_secs(1), Duration::from_mins(5)),

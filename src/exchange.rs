@@ -4,6 +4,8 @@
 //! their order and come out once; of each that asks for it, the sender learns what became of it. Knows no socket and no
 //! store.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use socketioxide_core::Str;
 
@@ -43,8 +45,23 @@ pub enum Content {
     Arrived(u64),
     /// The sender is gone.
     Departed(ByeReason),
+    /// The sender took a seat back, from this peer's earlier connection; with the order of it.
+    Resumed(u64, Occupant),
+    /// The sender has the seat of the one this is for, which can do nothing more there.
+    Superseded,
+    /// The sender is lost, and its seat is kept for a while.
+    Away(Away),
     /// The sender's queue is long (true) or short again (false): send it nothing meanwhile.
     Pace(bool),
+}
+
+/// How long a seat is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Away {
+    /// From now on.
+    pub grace: Duration,
+    /// Its node goes as well, and will not tell when the time is up.
+    pub node_goes: bool,
 }
 
 /// What became of a letter.

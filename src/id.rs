@@ -114,6 +114,74 @@ impl fmt::Debug for NodeId {
     }
 }
 
+/// What takes a seat back: known to the client that it was given to, and to nobody who cannot read that client's memory. It is
+/// good for one seat of one room, for as long as that seat is taken or kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ResumeToken([u8; Self::BYTES]);
+
+impl ResumeToken {
+    const BYTES: usize = 16;
+
+    /// A new token, from the system's source of randomness; none if that fails.
+    #[must_use]
+    pub fn random() -> Option<Self> {
+        let mut bytes = [0; Self::BYTES];
+        ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes).ok()?;
+        Some(Self(bytes))
+    }
+
+    /// Reads what [`fmt::Display`] writes.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [0; Self::BYTES];
+        if text.len() != 2 * Self::BYTES || !text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return None;
+        }
+        for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+
+    /// What a registry keeps of it: who reads the registry learns no token.
+    #[must_use]
+    pub fn key(&self) -> SeatKey {
+        let digest = ring::digest::digest(&ring::digest::SHA256, &self.0);
+        let mut key = [0; 16];
+        key.copy_from_slice(&digest.as_ref()[..16]);
+        SeatKey(u128::from_be_bytes(key))
+    }
+}
+
+impl fmt::Display for ResumeToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// A secret: it never reaches a log by accident.
+impl fmt::Debug for ResumeToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ResumeToken(…)")
+    }
+}
+
+/// A hash of a [`ResumeToken`]: the first half of its SHA-256.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SeatKey(u128);
+
+impl fmt::Display for SeatKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for SeatKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SeatKey(…)")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,5 +214,20 @@ mod tests {
     fn a_room_name_does_not_show_in_debug_output() {
         let name = RoomName::parse("secret-room").expect("valid");
         assert!(!format!("{name:?}").contains("secret"));
+    }
+
+    #[test]
+    fn a_token_is_read_as_it_is_written_and_shows_nowhere_else() {
+        let token = ResumeToken::random().expect("randomness");
+        assert_eq!(ResumeToken::parse(&token.to_string()), Some(token));
+        assert_ne!(ResumeToken::random(), Some(token));
+        assert!(!format!("{token:?} {:?}", token.key()).contains(&token.to_string()[..8]));
+        assert_ne!(token.key().to_string(), token.to_string());
+        let text = token.to_string();
+        for wrong in
+            ["", "x", &text[1..], &text.to_uppercase().replace(|c: char| c.is_numeric(), "A"), &format!("{text}0")]
+        {
+            assert_eq!(ResumeToken::parse(wrong), None, "{wrong}");
+        }
     }
 }

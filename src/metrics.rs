@@ -48,6 +48,8 @@ pub enum JoinResult {
     Joined,
     /// Sat there already.
     Seated,
+    /// Took its seat back.
+    Resumed,
     /// The room was full.
     Full,
     /// Refused for another reason; `duet_refusals_total` tells which.
@@ -56,7 +58,7 @@ pub enum JoinResult {
 
 impl JoinResult {
     /// Every result.
-    pub const ALL: [Self; 5] = [Self::Created, Self::Joined, Self::Seated, Self::Full, Self::Refused];
+    pub const ALL: [Self; 6] = [Self::Created, Self::Joined, Self::Seated, Self::Resumed, Self::Full, Self::Refused];
 
     /// Its name in metrics and traces.
     #[must_use]
@@ -65,6 +67,7 @@ impl JoinResult {
             Self::Created => "created",
             Self::Joined => "joined",
             Self::Seated => "seated",
+            Self::Resumed => "resumed",
             Self::Full => "full",
             Self::Refused => "refused",
         }
@@ -88,12 +91,14 @@ pub enum RedisOperation {
     Sweep,
     /// A node goes.
     Quit,
+    /// What became of a seat whose node is gone.
+    Expire,
 }
 
 impl RedisOperation {
     /// Every operation.
-    pub const ALL: [Self; 7] =
-        [Self::Enter, Self::Renew, Self::Join, Self::Leave, Self::Assert, Self::Sweep, Self::Quit];
+    pub const ALL: [Self; 8] =
+        [Self::Enter, Self::Renew, Self::Join, Self::Leave, Self::Assert, Self::Sweep, Self::Quit, Self::Expire];
 
     /// Its name in metrics.
     #[must_use]
@@ -106,6 +111,7 @@ impl RedisOperation {
             Self::Assert => "assert",
             Self::Sweep => "sweep",
             Self::Quit => "quit",
+            Self::Expire => "expire",
         }
     }
 }
@@ -164,6 +170,8 @@ pub struct Metrics {
     pub joins: Family<JoinResult>,
     /// Seconds from a request for a seat to its answer.
     pub join_seconds: Histogram,
+    /// Seats kept for peers that are lost, by this node.
+    pub seats_kept: IntGauge,
     /// Seats given up.
     pub leaves: Family<ByeReason>,
     /// Relays between peers of this node.
@@ -277,6 +285,7 @@ impl Metrics {
                 "From a request for a seat to its answer.",
                 JOIN_BUCKETS,
             )?,
+            seats_kept: made.gauge("duet_seats_kept", "Seats kept for peers that are lost and may come back.")?,
             leaves: Family::new(&leaves, by_reason()),
             local_relays: relay_results("local"),
             local_relay_seconds: relay_seconds.with_label_values(&["local"]),

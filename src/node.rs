@@ -85,7 +85,14 @@ impl Node {
             None
         } else {
             let deployment = Deployment::parse(&settings.redis)?;
-            Some(Cluster::new(deployment, &settings.redis, &settings.cluster, node, &metrics, &lifecycle))
+            Some(Cluster::new(
+                deployment,
+                &settings.redis,
+                (&settings.cluster, settings.seats.grace),
+                node,
+                &metrics,
+                &lifecycle,
+            ))
         };
         let (registry, post): (Arc<dyn Registry>, Option<Arc<dyn Post>>) = match &cluster {
             None => (Arc::new(MemoryRegistry::default()), None),
@@ -100,6 +107,7 @@ impl Node {
                 post,
                 outlet: Arc::clone(&outlet),
                 compat: settings.compat.clone(),
+                grace: settings.seats.grace,
                 limits: limits.clone(),
                 timeouts: timeouts.clone(),
                 metrics: metrics.clone(),

@@ -12,7 +12,7 @@ use std::{borrow::Cow, fmt};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::id::{BadRoomName, RoomName};
+use crate::id::{BadRoomName, ResumeToken, RoomName};
 
 /// An event a client may send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -93,11 +93,13 @@ pub enum Code {
     Unavailable,
     /// This node is shutting down: another one, or a later try, will do.
     Draining,
+    /// Another connection took this socket's seat back; this one is being closed.
+    Superseded,
 }
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::UnknownEvent,
         Self::BadPayload,
         Self::BadRoom,
@@ -110,6 +112,7 @@ impl Code {
         Self::TooManyRequests,
         Self::Unavailable,
         Self::Draining,
+        Self::Superseded,
     ];
 
     /// Its name on the wire and in metrics.
@@ -128,6 +131,7 @@ impl Code {
             Self::TooManyRequests => "too_many_requests",
             Self::Unavailable => "unavailable",
             Self::Draining => "draining",
+            Self::Superseded => "superseded",
         }
     }
 
@@ -135,7 +139,12 @@ impl Code {
     #[must_use]
     pub const fn retryable(self) -> bool {
         match self {
-            Self::UnknownEvent | Self::BadPayload | Self::BadRoom | Self::NotInRoom | Self::TooManyRooms => false,
+            Self::UnknownEvent
+            | Self::BadPayload
+            | Self::BadRoom
+            | Self::NotInRoom
+            | Self::TooManyRooms
+            | Self::Superseded => false,
             Self::Full
             | Self::NoPeer
             | Self::PeerTooSlow
@@ -277,6 +286,26 @@ impl<'a> Arguments<'a> {
         Ok(RoomName::parse(&name.0)?)
     }
 
+    /// The arguments of `create or join`: a room, and what is asked beside a seat in it.
+    ///
+    /// # Errors
+    /// As [`Arguments::room`], and `bad_payload` when what follows is not `{resume, wait}`.
+    pub fn join(self) -> Result<(RoomName, JoinOptions), Refusal> {
+        let array = format!("[{}]", self.0);
+        // Anything but an object says nothing: the lesson's server ignores it.
+        let second = match serde_json::from_str::<FirstTwo<'_>>(&array) {
+            Ok(FirstTwo(Some(second))) if second.get().starts_with('{') => second.get(),
+            _ => return Ok((self.room()?, JoinOptions::default())),
+        };
+        let room = self.room()?;
+        let options: JoinWords<'_> = serde_json::from_str(second).map_err(|_| {
+            Refusal::new(Code::BadPayload, "what follows the room must be {resume, wait}: a text, and true or false")
+        })?;
+        // A text that no token has is one that has lost its meaning, as an old one has.
+        let resume = options.resume.and_then(|text| ResumeToken::parse(&text.0));
+        Ok((room, JoinOptions { resume, wait: options.wait.unwrap_or(false) }))
+    }
+
     /// The first argument as a room's name, or none when there is no argument (or `null`, as a client that passes an
     /// undefined variable sends it).
     ///
@@ -339,6 +368,52 @@ impl<'a> Arguments<'a> {
             return Err(Refusal::new(Code::BadPayload, "candidate must be a text, an object or null"));
         }
         Ok(RoomName::parse(&fields.room.0)?)
+    }
+}
+
+/// What a peer asks for beside a seat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JoinOptions {
+    /// The token of a seat that it had.
+    pub resume: Option<ResumeToken>,
+    /// Whether it waits for a seat when both are taken.
+    pub wait: bool,
+}
+
+#[derive(Deserialize)]
+struct JoinWords<'a> {
+    #[serde(default, borrow)]
+    resume: Option<Text<'a>>,
+    #[serde(default)]
+    wait: Option<bool>,
+}
+
+/// The token that a client's CONNECT carries in its `auth`, for the seats it had: `{resume: "…"}`.
+#[must_use]
+pub fn resume_in(auth: &str) -> Option<ResumeToken> {
+    let words: JoinWords<'_> = serde_json::from_str(auth).ok()?;
+    ResumeToken::parse(&words.resume?.0)
+}
+
+/// The second element of an array of any length, if there is one.
+struct FirstTwo<'a>(Option<&'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for FirstTwo<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Option<&'de RawValue>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("arguments")
+            }
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                seq.next_element::<serde::de::IgnoredAny>()?;
+                let second = seq.next_element()?;
+                while seq.next_element::<serde::de::IgnoredAny>()?.is_some() {}
+                Ok(second)
+            }
+        }
+        deserializer.deserialize_seq(Visitor).map(Self)
     }
 }
 
@@ -483,7 +558,7 @@ impl<'de> serde::de::Visitor<'de> for Placeholders {
 pub mod reply {
     use super::{ByeReason, Refusal, Request, Serialize};
     use crate::{
-        id::{PeerId, RoomName},
+        id::{PeerId, ResumeToken, RoomName},
         rooms::Role,
     };
 
@@ -507,10 +582,17 @@ pub mod reply {
         serde_json::to_string(value).unwrap_or_default()
     }
 
-    /// `created` and `joined` (room, own id).
+    /// `created` and `joined` (room, own id), with `{resume}` for those who had to wait.
     #[must_use]
-    pub fn seated(role: Role, room: &RoomName, own: PeerId) -> String {
-        json(&(outcome(role), room.as_str(), own.0))
+    pub fn seated(role: Role, room: &RoomName, own: PeerId, resume: Option<ResumeToken>) -> String {
+        #[derive(Serialize)]
+        struct More {
+            resume: String,
+        }
+        match resume {
+            None => json(&(outcome(role), room.as_str(), own.0)),
+            Some(token) => json(&(outcome(role), room.as_str(), own.0, More { resume: token.to_string() })),
+        }
     }
 
     /// The event's name for a role, also the `outcome` of the acknowledgement.
@@ -537,6 +619,34 @@ pub mod reply {
             reason: &'static str,
         }
         json(&("bye", room.as_str(), Gone { id: gone.0, reason: reason.name() }))
+    }
+
+    /// `resumed` (room, own id): the seat that was asked back.
+    #[must_use]
+    pub fn resumed(room: &RoomName, own: PeerId) -> String {
+        json(&("resumed", room.as_str(), own.0))
+    }
+
+    /// `peer reconnecting` (room, `{id, grace_ms}`): the other peer is lost, and its seat is kept for so many milliseconds.
+    #[must_use]
+    pub fn peer_reconnecting(room: &RoomName, lost: PeerId, grace: std::time::Duration) -> String {
+        #[derive(Serialize)]
+        struct Lost {
+            id: engineioxide::socket::Sid,
+            grace_ms: u128,
+        }
+        json(&("peer reconnecting", room.as_str(), Lost { id: lost.0, grace_ms: grace.as_millis() }))
+    }
+
+    /// `peer resumed` (room, `{id, was}`): the other peer took its seat back, by another connection.
+    #[must_use]
+    pub fn peer_resumed(room: &RoomName, now: PeerId, before: PeerId) -> String {
+        #[derive(Serialize)]
+        struct Back {
+            id: engineioxide::socket::Sid,
+            was: engineioxide::socket::Sid,
+        }
+        json(&("peer resumed", room.as_str(), Back { id: now.0, was: before.0 }))
     }
 
     /// `ipaddr` (address).
@@ -615,17 +725,20 @@ pub mod reply {
     /// The acknowledgement of a request that needs no further answer, `[{ok: true}]`.
     pub const ACK_OK: &str = r#"[{"ok":true}]"#;
 
-    /// The acknowledgement of `create or join`, `[{ok: true, outcome, room, id}]`.
+    /// The acknowledgement of `create or join`, `[{ok: true, outcome, room, id, resume}]`.
     #[must_use]
-    pub fn ack_seated(role: Role, room: &RoomName, own: PeerId) -> String {
+    pub fn ack_seated(outcome: &'static str, room: &RoomName, own: PeerId, resume: Option<ResumeToken>) -> String {
         #[derive(Serialize)]
         struct Seated<'a> {
             ok: bool,
             outcome: &'static str,
             room: &'a str,
             id: engineioxide::socket::Sid,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            resume: Option<String>,
         }
-        json(&(Seated { ok: true, outcome: outcome(role), room: room.as_str(), id: own.0 },))
+        let resume = resume.map(|token| token.to_string());
+        json(&(Seated { ok: true, outcome, room: room.as_str(), id: own.0, resume },))
     }
 
     /// What a request's name is told back as: known names as they are, others cut to a bounded length.
@@ -792,7 +905,7 @@ mod tests {
         let own = crate::id::PeerId(crate::id::Sid::ZERO);
         let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect(text);
         let zero = serde_json::to_value(own.0).expect("an id");
-        assert_eq!(value(&reply::seated(Role::Created, &room, own)), json!(["created", "a\"b", zero]));
+        assert_eq!(value(&reply::seated(Role::Created, &room, own, None)), json!(["created", "a\"b", zero]));
         assert_eq!(value(&reply::room("ready", &room)), json!(["ready", "a\"b"]));
         assert_eq!(
             value(&reply::bye(&room, own, ByeReason::Left)),
@@ -813,7 +926,7 @@ mod tests {
             json!([{"ok": false, "code": "no_peer", "message": "nobody", "retryable": true}])
         );
         assert_eq!(
-            value(&reply::ack_seated(Role::Joined, &room, own)),
+            value(&reply::ack_seated("joined", &room, own, None)),
             json!([{"ok": true, "outcome": "joined", "room": "a\"b", "id": zero}])
         );
         assert_eq!(value(reply::ACK_OK), json!([{"ok": true}]));

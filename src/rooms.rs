@@ -4,11 +4,13 @@
 //! at once whether a peer gets one; nobody else counts. It never talks to a socket.
 //!
 //! Invariant, for every implementation and under any interleaving: a room never holds more than two occupants, and a
-//! seat is freed only by the occupant that holds it.
+//! seat is freed only by the occupant that holds it, or taken back by who knows its key.
+
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use crate::id::{Generation, NodeId, PeerId, RoomName};
+use crate::id::{Generation, NodeId, PeerId, RoomName, SeatKey};
 
 pub mod memory;
 
@@ -35,6 +37,24 @@ pub enum Role {
     Joined,
 }
 
+/// A request for a seat.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ask {
+    /// Who asks.
+    pub who: Occupant,
+    /// What a new seat can be taken back with; none if it cannot be.
+    pub key: Option<SeatKey>,
+    /// The key of a seat that is to be taken back.
+    pub resume: Option<SeatKey>,
+}
+
+impl From<Occupant> for Ask {
+    /// For a seat that cannot be taken back.
+    fn from(who: Occupant) -> Self {
+        Self { who, key: None, resume: None }
+    }
+}
+
 /// What became of a request for a seat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum JoinOutcome {
@@ -44,6 +64,8 @@ pub enum JoinOutcome {
     Joined(Occupant),
     /// It sits there already, in this role; with whom, if anybody.
     Seated(Role, Option<Occupant>),
+    /// The seat that the given key is of, taken back from an earlier occupant, in its role; with whom, if anybody.
+    Resumed(Role, Occupant, Option<Occupant>),
     /// Both seats are others'.
     Full,
 }
@@ -55,11 +77,13 @@ pub struct Join {
     pub outcome: JoinOutcome,
     /// The order of a new seat: every later one of the same room has a higher number. 0 when there is no new seat.
     pub order: u64,
+    /// The node of the other occupant is gone: its seat is kept for a while.
+    pub away: bool,
 }
 
 impl From<JoinOutcome> for Join {
     fn from(outcome: JoinOutcome) -> Self {
-        Self { outcome, order: 0 }
+        Self { outcome, order: 0, away: false }
     }
 }
 
@@ -72,6 +96,17 @@ pub enum LeaveOutcome {
     NotSeated,
     /// Its seat will be free as soon as the registry can be reached; nothing more is to be done for that.
     Deferred,
+}
+
+/// What is known of a seat whose node is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expiry {
+    /// It is free.
+    Free,
+    /// It is kept for this long.
+    Kept(Duration),
+    /// Somebody else has it, or it is no seat of a node that is gone.
+    Taken,
 }
 
 /// How much is kept, for metrics. A gauge of this registry alone, not of the cluster.
@@ -95,17 +130,28 @@ pub enum RegistryError {
 ///
 /// Each method is atomic: it takes effect once, entirely, between its call and its answer.
 pub trait Registry: Send + Sync + 'static {
-    /// Asks for a seat in `room`.
+    /// Asks for a seat in `room`. If it asks for one back, and the key is of a seat there, it gets that one whoever has it; else
+    /// it is a request as any other.
     ///
     /// # Errors
     /// [`RegistryError`] when it cannot tell; then nothing may have changed for good.
-    fn join<'a>(&'a self, room: &'a RoomName, who: Occupant) -> BoxFuture<'a, Result<Join, RegistryError>>;
+    fn join<'a>(&'a self, room: &'a RoomName, ask: Ask) -> BoxFuture<'a, Result<Join, RegistryError>>;
 
     /// Gives up the seat of `who`, and no other: a leave of an earlier generation changes nothing.
     ///
     /// # Errors
     /// [`RegistryError`] when it cannot tell whether the seat is free.
     fn leave<'a>(&'a self, room: &'a RoomName, who: Occupant) -> BoxFuture<'a, Result<LeaveOutcome, RegistryError>>;
+
+    /// `who`, an occupant of this node, sits there no more as far as this node is concerned, and nothing is done about its seat:
+    /// another connection has it, or it is kept beyond the end of this node.
+    fn forget(&self, room: &RoomName, who: Occupant);
+
+    /// Asks what became of the seat of `who`, whose node is gone; if its time is up, it is free from then on.
+    ///
+    /// # Errors
+    /// [`RegistryError`] when it cannot tell.
+    fn expire<'a>(&'a self, room: &'a RoomName, who: Occupant) -> BoxFuture<'a, Result<Expiry, RegistryError>>;
 
     /// How much is kept.
     fn occupancy(&self) -> Occupancy;

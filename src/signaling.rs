@@ -46,10 +46,12 @@ pub mod inbox;
 pub mod join;
 pub mod leave;
 pub mod relay;
+pub mod resume;
 pub mod session;
 pub mod wire;
 
-use inbox::{Event, Item};
+use inbox::{Event, Item, Parting};
+use resume::Kept;
 use session::Session;
 
 /// A `log` event is not worth making a client fall further behind than this.
@@ -71,11 +73,15 @@ pub struct Signaling {
     limits: Limits,
     timeouts: Timeouts,
     client_log: bool,
+    /// How long a seat is kept for a peer that is lost.
+    grace: Duration,
     ipaddr: Addresses,
     node: NodeId,
     generations: AtomicU64,
     /// Sessions that sit somewhere, or are about to: how the other peer of a room is found.
     seated: Mutex<HashMap<PeerId, Weak<Session>>>,
+    /// Seats of peers that are lost and may come back.
+    kept: Mutex<HashMap<(RoomName, Occupant), Kept>>,
     /// Sessions that are connected: whom a drain has to end.
     connected: Mutex<HashMap<Generation, Weak<Session>>>,
     outlet: Arc<OutletSlot>,
@@ -101,6 +107,8 @@ pub struct Parts {
     pub outlet: Arc<OutletSlot>,
     /// `[compat]`
     pub compat: Compat,
+    /// `[seats]`: how long one is kept for a peer that is lost.
+    pub grace: Duration,
     /// `[limits]`
     pub limits: Limits,
     /// `[timeouts]`
@@ -125,10 +133,12 @@ impl Signaling {
             limits: parts.limits,
             timeouts: parts.timeouts,
             client_log: parts.compat.client_log,
+            grace: parts.grace,
             ipaddr: parts.compat.ipaddr,
             node: parts.node,
             generations: AtomicU64::new(1),
             seated: Mutex::default(),
+            kept: Mutex::default(),
             connected: Mutex::default(),
             outlet: parts.outlet,
             io: OnceLock::new(),
@@ -171,9 +181,9 @@ impl Signaling {
             return Step::Done;
         };
         let begun = match request {
-            Request::Join => {
-                arguments.room().map(|room| Step::Wait(Box::pin(self.clone().join(session.clone(), room, event.ack))))
-            }
+            Request::Join => arguments.join().map(|(room, options)| {
+                Step::Wait(Box::pin(self.clone().join(session.clone(), room, options, event.ack)))
+            }),
             Request::Bye => arguments
                 .room_or_none()
                 .map(|room| Step::Wait(Box::pin(self.clone().bye(session.clone(), room, event.ack)))),
@@ -303,7 +313,7 @@ impl Signaling {
         }
         let (signaling, session) = (Arc::clone(self), Arc::clone(session));
         self.lifecycle.spawn(async move {
-            signaling.take(&session, Item::Gone(reason));
+            signaling.take(&session, Item::Gone(Parting::lost(reason)));
             signaling.end(&session).await;
         });
     }
@@ -352,7 +362,7 @@ impl Signaling {
             pace.tick().await;
             for session in step {
                 self.tell(&session, reply::draining(jitter(&session, window / DRAIN_STEPS * 4)));
-                self.take(&session, Item::Gone(ByeReason::NodeShutdown));
+                self.take(&session, Item::Gone(Parting::lost(ByeReason::NodeShutdown)));
                 let signaling = Arc::clone(self);
                 ends.spawn(async move { signaling.end(&session).await });
             }
@@ -402,7 +412,7 @@ impl Signaling {
         }
     }
 
-    fn connect(self: &Arc<Self>, socket: &Socket) -> Result<(), &'static str> {
+    fn connect(self: &Arc<Self>, socket: &Socket, auth: Option<&Value>) -> Result<(), &'static str> {
         let Some(flow) = socket.req_parts().extensions.get::<Arc<Flow>>() else {
             return Err("this connection did not come by duet's listener");
         };
@@ -410,7 +420,12 @@ impl Signaling {
             return Err("this connection is being closed");
         }
         let generation = Generation(self.generations.fetch_add(1, Ordering::Relaxed));
-        let session = Session::new(PeerId(socket.id), generation, self.node, Arc::clone(flow), socket.protocol());
+        let resume = match auth {
+            Some(Value::Str(auth, _)) => protocol::resume_in(auth),
+            _ => None,
+        };
+        let (id, protocol) = (PeerId(socket.id), socket.protocol());
+        let session = Session::new(id, generation, self.node, Arc::clone(flow), protocol, resume);
         lock(&self.connected).insert(generation, Arc::downgrade(&session));
         self.metrics.socket_opened(flow.is_websocket());
         session.set_presence(Presence { signaling: Arc::downgrade(self), generation });
@@ -424,7 +439,11 @@ impl Signaling {
     fn take_letter(&self, letter: Letter) -> Delivery {
         let Some(this) = self.this.upgrade() else { return Delivery::Unavailable };
         let Letter { room, from, to, content, .. } = letter;
-        let Some(session) = self.session_of(to) else { return Delivery::NoPeer };
+        if content == Content::Superseded {
+            this.be_superseded(&room, to);
+            return Delivery::Delivered;
+        }
+        let Some(session) = self.session_of(to) else { return this.take_letter_to_kept(&room, from, to, &content) };
         match content {
             Content::Event { array, attachments } => {
                 let attachments = (!attachments.is_empty()).then(|| attachments.into());
@@ -453,6 +472,37 @@ impl Signaling {
                 this.paced(&session, behind);
                 Delivery::Delivered
             }
+            Content::Resumed(order, before) => {
+                this.resumed_elsewhere(&session, &room, from, order, before);
+                Delivery::Delivered
+            }
+            Content::Away(away) => {
+                this.peer_away(&session, &room, from, away);
+                Delivery::Delivered
+            }
+            Content::Superseded => Delivery::Delivered,
+        }
+    }
+
+    /// Takes a letter for a peer that is lost, and whose seat is perhaps kept here.
+    fn take_letter_to_kept(
+        self: &Arc<Self>,
+        room: &RoomName,
+        from: Occupant,
+        to: Occupant,
+        content: &Content,
+    ) -> Delivery {
+        match content {
+            Content::Arrived(_) | Content::Resumed(..) => {
+                let Some(away) = self.beside_kept(room, to, Some(from)) else { return Delivery::NoPeer };
+                self.tell_away(room, to, from, away);
+                Delivery::Delivered
+            }
+            Content::Departed(_) => {
+                self.departed_from_kept(room, to, from);
+                Delivery::Delivered
+            }
+            Content::Event { .. } | Content::Pace(_) | Content::Away(_) | Content::Superseded => Delivery::NoPeer,
         }
     }
 }
@@ -477,7 +527,11 @@ impl Addressee for Signaling {
                 .filter(|(room, other)| other.node == node && rooms(room))
                 .collect();
             for (room, other) in gone {
-                this.departed(&session, &room, other, ByeReason::NodeLost);
+                if self.grace.is_zero() {
+                    this.departed(&session, &room, other, ByeReason::NodeLost);
+                } else {
+                    this.watch(&session, &room, other, Duration::ZERO, ByeReason::NodeLost);
+                }
             }
         }
     }
@@ -548,8 +602,12 @@ struct Arrival(Arc<Signaling>);
 enum Own {}
 
 impl ConnectMiddleware<Switchboard, Own> for Arrival {
-    async fn call<'a>(&'a self, socket: Socket, _: &'a Option<Value>) -> Result<(), Box<dyn std::fmt::Display + Send>> {
-        match self.0.connect(&socket) {
+    async fn call<'a>(
+        &'a self,
+        socket: Socket,
+        auth: &'a Option<Value>,
+    ) -> Result<(), Box<dyn std::fmt::Display + Send>> {
+        match self.0.connect(&socket, auth.as_ref()) {
             Ok(()) => Ok(()),
             Err(reason) => Err(Box::new(reason)),
         }
@@ -582,6 +640,13 @@ impl MessageHandler<Switchboard, Own> for EventEntry {
 
 impl DisconnectHandler<Switchboard, Own> for EventEntry {
     fn call_with_defer(&self, socket: Socket, reason: DisconnectReason, defer: fn(Socket)) {
+        let for_good = matches!(
+            reason,
+            DisconnectReason::ClientNSDisconnect
+                | DisconnectReason::ServerNSDisconnect
+                | DisconnectReason::PacketParsingError
+                | DisconnectReason::MultipleHttpPollingError
+        );
         let reason = match reason {
             DisconnectReason::HeartbeatTimeout => ByeReason::TimedOut,
             DisconnectReason::PacketParsingError | DisconnectReason::MultipleHttpPollingError => {
@@ -593,7 +658,7 @@ impl DisconnectHandler<Switchboard, Own> for EventEntry {
             | DisconnectReason::ClientNSDisconnect
             | DisconnectReason::ServerNSDisconnect => ByeReason::Disconnected,
         };
-        self.signaling.take(&self.session, Item::Gone(reason));
+        self.signaling.take(&self.session, Item::Gone(Parting { reason, for_good }));
         defer(socket);
     }
 }

@@ -6,10 +6,12 @@
 //! What comes in was written by a node of this cluster, or by whoever else can write to its Redis: it is read with every
 //! length checked, and what is not well-formed is dropped.
 
+use std::time::Duration;
+
 use bytes::{Buf, BufMut, Bytes};
 
 use crate::{
-    exchange::{Content, Delivery, Letter},
+    exchange::{Away, Content, Delivery, Letter},
     id::{Generation, NodeId, PeerId, RoomName, Sid},
     protocol::ByeReason,
     rooms::Occupant,
@@ -26,6 +28,9 @@ const ARRIVED: u8 = 2;
 const DEPARTED: u8 = 3;
 const PACE: u8 = 4;
 const ADAPTER: u8 = 5;
+const RESUMED: u8 = 6;
+const SUPERSEDED: u8 = 7;
+const AWAY: u8 = 8;
 /// Beside the kind: the letter's trace follows the occupants. One without costs no byte.
 const TRACED: u8 = 0x80;
 
@@ -46,7 +51,7 @@ pub fn letter(letter: &Letter) -> Vec<u8> {
         Content::Event { array, attachments } => {
             8 + array.len() + attachments.iter().map(|bytes| 4 + bytes.len()).sum::<usize>()
         }
-        _ => 16,
+        _ => 48,
     };
     let trace = letter.trace.map(TraceContext::to_bytes);
     let traced = trace.as_ref().map_or(0, |trace| trace.len());
@@ -56,6 +61,9 @@ pub fn letter(letter: &Letter) -> Vec<u8> {
         Content::Arrived(_) => ARRIVED,
         Content::Departed(_) => DEPARTED,
         Content::Pace(_) => PACE,
+        Content::Resumed(..) => RESUMED,
+        Content::Superseded => SUPERSEDED,
+        Content::Away(_) => AWAY,
     };
     record.put_u8(if trace.is_some() { kind | TRACED } else { kind });
     // A room name has at most 512 bytes.
@@ -77,6 +85,17 @@ pub fn letter(letter: &Letter) -> Vec<u8> {
         Content::Arrived(order) => record.put_u64(*order),
         Content::Departed(reason) => record.put_slice(reason.name().as_bytes()),
         Content::Pace(slow) => record.put_u8(u8::from(*slow)),
+        Content::Resumed(order, before) => {
+            record.put_u64(*order);
+            record.put_slice(before.peer.0.as_str().as_bytes());
+            record.put_u64(before.generation.0);
+            record.put_slice(before.node.0.as_str().as_bytes());
+        }
+        Content::Superseded => {}
+        Content::Away(away) => {
+            record.put_u64(u64::try_from(away.grace.as_millis()).unwrap_or(u64::MAX));
+            record.put_u8(u8::from(away.node_goes));
+        }
     }
     record
 }
@@ -117,6 +136,17 @@ pub fn read_record(mut record: Bytes, from: NodeId, to: NodeId) -> Option<Record
             Content::Departed(ByeReason::ALL.into_iter().find(|reason| reason.name().as_bytes() == &record[..])?)
         }
         PACE => Content::Pace(record.try_get_u8().ok()? != 0),
+        RESUMED => {
+            let order = record.try_get_u64().ok()?;
+            // The node follows: it need not be the one that the letter goes to.
+            let before = take_occupant(&mut record, to.node)?;
+            Content::Resumed(order, Occupant { node: NodeId(take_sid(&mut record)?), ..before })
+        }
+        SUPERSEDED => Content::Superseded,
+        AWAY => Content::Away(Away {
+            grace: Duration::from_millis(record.try_get_u64().ok()?),
+            node_goes: record.try_get_u8().ok()? != 0,
+        }),
         _ => return None,
     };
     Some(Record::Letter(Letter { room, from, to, content, trace }))
@@ -296,6 +326,10 @@ mod tests {
             Content::Arrived(1 << 60),
             Content::Pace(true),
             Content::Pace(false),
+            Content::Resumed(1 << 60, occupant(NodeId::random())),
+            Content::Superseded,
+            Content::Away(Away { grace: Duration::from_secs(15), node_goes: false }),
+            Content::Away(Away { grace: Duration::from_millis(1), node_goes: true }),
         ];
         let contents = contents.into_iter().chain(ByeReason::ALL.map(Content::Departed));
         let letters: Vec<Letter> = contents

@@ -35,9 +35,9 @@ use super::{
 use crate::{
     config,
     exchange::Addressee,
-    id::{Generation, NodeId, PeerId, RoomName},
+    id::{Generation, NodeId, PeerId, RoomName, SeatKey},
     metrics::Metrics,
-    rooms::{Join, JoinOutcome, LeaveOutcome, Occupancy, Occupant, RegistryError, Role},
+    rooms::{Ask, Expiry, Join, JoinOutcome, LeaveOutcome, Occupancy, Occupant, RegistryError, Role},
 };
 
 /// Seats in one call of `assert`.
@@ -54,6 +54,8 @@ pub struct Shared {
     pub node: NodeId,
     /// `[cluster]`
     pub settings: config::Cluster,
+    /// How long a seat that can be taken back is kept after its holder is gone; zero for not at all.
+    pub grace: Duration,
     /// To Redis.
     pub connections: Arc<Connections>,
     /// The node's metrics.
@@ -71,6 +73,11 @@ pub struct Shared {
 impl Shared {
     fn addressee(&self) -> Option<Arc<dyn Addressee>> {
         self.addressee.get().and_then(Weak::upgrade)
+    }
+
+    /// How long such a seat is kept after the end of its lease, which comes that much later than the last sign of its node.
+    fn keep(&self) -> Duration {
+        self.grace.saturating_sub(self.settings.lease)
     }
 
     /// How long after it was sent a renewal is relied on: less than the lease lasts at Redis, so that what has to be done
@@ -139,6 +146,8 @@ enum Phase {
 struct Seat {
     who: Occupant,
     role: Role,
+    key: Option<SeatKey>,
+    order: u64,
 }
 
 /// The seats told to peers of this node.
@@ -223,16 +232,17 @@ impl Partition {
     ///
     /// # Errors
     /// When it cannot be told in time. Then nobody is seated, or the seat is given up soon.
-    pub async fn join(&self, room: &RoomName, who: Occupant) -> Result<Join, RegistryError> {
+    pub async fn join(&self, room: &RoomName, ask: Ask) -> Result<Join, RegistryError> {
         let until = Instant::now() + self.shared.settings.patience;
-        let joined = self.join_until(room, who, until).await;
+        let joined = self.join_until(room, ask, until).await;
         if joined.is_err() {
             self.shared.metrics.recovery_refusals.inc();
         }
         joined
     }
 
-    async fn join_until(&self, room: &RoomName, who: Occupant, until: Instant) -> Result<Join, RegistryError> {
+    async fn join_until(&self, room: &RoomName, ask: Ask, until: Instant) -> Result<Join, RegistryError> {
+        let who = ask.who;
         let unavailable = |why: &str| RegistryError::Unavailable(why.to_owned());
         let mut phases = self.phase.subscribe();
         loop {
@@ -252,7 +262,7 @@ impl Partition {
                 self.held().to_leave.push((room.clone(), who));
                 return Err(unavailable("redis did not answer"));
             }
-            let answer = match self.ask_to_join(&standing, room, who, until).await {
+            let answer = match self.ask_to_join(&standing, room, ask, until).await {
                 Ok(answer) => answer,
                 Err(error) => {
                     // It may have taken effect, or may yet.
@@ -269,13 +279,18 @@ impl Partition {
                     JoinOutcome::Full => return Ok(join),
                     JoinOutcome::Created => Role::Created,
                     JoinOutcome::Joined(_) => Role::Joined,
-                    JoinOutcome::Seated(role, _) => role,
+                    JoinOutcome::Seated(role, _) | JoinOutcome::Resumed(role, ..) => role,
                 };
                 let mut held = self.held();
                 if held.lease == standing.lease {
                     let seats = held.seats.entry(room.clone()).or_default();
+                    let mut key = ask.key;
+                    if let JoinOutcome::Resumed(_, before, _) = join.outcome {
+                        key = ask.resume;
+                        seats.retain(|seat| seat.who != before);
+                    }
                     if !seats.iter().any(|seat| seat.who == who) {
-                        seats.push(Seat { who, role });
+                        seats.push(Seat { who, role, key, order: join.order });
                     }
                     return Ok(join);
                 }
@@ -317,13 +332,14 @@ impl Partition {
         &self,
         standing: &Standing,
         room: &RoomName,
-        who: Occupant,
+        Ask { who, key, resume }: Ask,
         until: Instant,
     ) -> Result<Option<Join>, CallError> {
         let room_key = format!("{}room:{}", self.names.prefix, room.as_str());
         let seats_key = format!("{}seats:{}:{}", self.names.prefix, self.node, standing.lease_text);
         let [state, nodes, leases, waiting, dead] = self.names.fixed();
         let generation = who.generation.0.to_string();
+        let (key, resume, keep) = (key_text(key), key_text(resume), millis(self.shared.keep()));
         let answer = scripts::JOIN
             .call(
                 &standing.connection,
@@ -336,6 +352,9 @@ impl Partition {
                     generation.as_bytes(),
                     room.as_str().as_bytes(),
                     self.names.prefix.as_bytes(),
+                    key.as_bytes(),
+                    resume.as_bytes(),
+                    keep.as_bytes(),
                 ],
                 until.saturating_duration_since(Instant::now()),
                 &self.shared.metrics,
@@ -343,19 +362,20 @@ impl Partition {
             .await?;
         let order = || u64::try_from(number(answer.get(1))?).map_err(|_| CallError::Form);
         Ok(Some(match text(answer.first())? {
-            "created" => Join { outcome: JoinOutcome::Created, order: order()? },
+            "created" => Join { outcome: JoinOutcome::Created, order: order()?, away: false },
             "joined" => {
-                let other = occupant(answer.get(2..).unwrap_or_default())?.ok_or(CallError::Form)?;
-                Join { outcome: JoinOutcome::Joined(other), order: order()? }
+                let (other, away) = with(answer.get(2..).unwrap_or_default())?;
+                Join { outcome: JoinOutcome::Joined(other.ok_or(CallError::Form)?), order: order()?, away }
             }
             "full" => JoinOutcome::Full.into(),
             "seated" => {
-                let role = match text(answer.get(1))? {
-                    "created" => Role::Created,
-                    "joined" => Role::Joined,
-                    _ => return Err(CallError::Form),
-                };
-                JoinOutcome::Seated(role, occupant(&answer[2..])?).into()
+                let (other, away) = with(answer.get(2..).unwrap_or_default())?;
+                Join { outcome: JoinOutcome::Seated(role(answer.get(1))?, other), order: 0, away }
+            }
+            "resumed" => {
+                let before = occupant(answer.get(3..6).unwrap_or_default())?.ok_or(CallError::Form)?;
+                let (other, away) = with(answer.get(6..).unwrap_or_default())?;
+                Join { outcome: JoinOutcome::Resumed(role(answer.get(2))?, before, other), order: order()?, away }
             }
             "lost" | "recovering" => return Ok(None),
             _ => return Err(CallError::Form),
@@ -422,6 +442,52 @@ impl Partition {
         }
     }
 
+    /// An occupant of this node is none any more, and its seat is left as it is.
+    pub fn forget(&self, room: &RoomName, who: Occupant) {
+        let mut held = self.held();
+        if let Some(seats) = held.seats.get_mut(room) {
+            seats.retain(|seat| seat.who != who);
+            if seats.is_empty() {
+                held.seats.remove(room);
+            }
+        }
+    }
+
+    /// Asks what became of the seat of an occupant whose node is gone.
+    ///
+    /// # Errors
+    /// When it cannot be told now.
+    pub async fn expire(&self, room: &RoomName, who: Occupant) -> Result<Expiry, RegistryError> {
+        let unavailable = || RegistryError::Unavailable("redis is out of reach, or recovers".to_owned());
+        let Phase::Usable(standing) = self.phase.borrow().clone() else { return Err(unavailable()) };
+        let room_key = format!("{}room:{}", self.names.prefix, room.as_str());
+        let [state, nodes, leases, waiting, dead] = self.names.fixed();
+        let (node, peer, generation) = (who.node.to_string(), who.peer.to_string(), who.generation.0.to_string());
+        let keep = millis(self.shared.keep());
+        let answer = scripts::EXPIRE
+            .call(
+                &standing.connection,
+                &[state, nodes, leases, waiting, dead, &room_key],
+                &[node.as_bytes(), peer.as_bytes(), generation.as_bytes(), keep.as_bytes()],
+                self.shared.settings.patience,
+                &self.shared.metrics,
+            )
+            .await;
+        let expiry = answer.and_then(|answer| match text(answer.first())? {
+            "free" => Ok(Expiry::Free),
+            "taken" => Ok(Expiry::Taken),
+            "kept" => {
+                let longer = u64::try_from(number(answer.get(1))?).map_err(|_| CallError::Form)?;
+                Ok(Expiry::Kept(Duration::from_millis(longer)))
+            }
+            _ => Err(CallError::Form),
+        });
+        expiry.map_err(|error| {
+            tracing::debug!(%error, "expire");
+            unavailable()
+        })
+    }
+
     /// Rooms and seats held.
     #[must_use]
     pub fn occupancy(&self) -> Occupancy {
@@ -438,7 +504,9 @@ impl Partition {
         let phase = self.phase.send_replace(Phase::Away);
         let Phase::Usable(standing) = phase else { return };
         while self.leave_late(&standing.connection).await.is_ok_and(|more| more) {}
-        let arguments = [self.node.as_bytes(), standing.lease_text.as_bytes()];
+        // Seats that can be taken back are kept for the whole grace time, as if the lease ended when it would have.
+        let later = millis(self.shared.grace.min(self.shared.settings.lease));
+        let arguments = [self.node.as_bytes(), standing.lease_text.as_bytes(), later.as_bytes()];
         let quit = self.call(&scripts::QUIT, &standing.connection, &arguments, Duration::from_secs(1));
         if let Err(error) = quit.await {
             tracing::debug!(%error, "quit");
@@ -661,19 +729,24 @@ impl Partition {
             held.seats.iter().flat_map(|(room, seats)| seats.iter().map(|seat| (room.clone(), *seat))).collect()
         };
         for batch in seats.chunks(ASSERT_BATCH) {
-            let generations: Vec<String> = batch.iter().map(|(_, seat)| seat.who.generation.0.to_string()).collect();
+            let texts: Vec<[String; 3]> = batch
+                .iter()
+                .map(|(_, seat)| [seat.who.generation.0.to_string(), key_text(seat.key), seat.order.to_string()])
+                .collect();
             let mut arguments: Vec<&[u8]> = vec![
                 self.node.as_bytes(),
                 standing.lease_text.as_bytes(),
                 standing.token.as_bytes(),
                 self.names.prefix.as_bytes(),
             ];
-            for ((room, seat), generation) in batch.iter().zip(&generations) {
+            for ((room, seat), [generation, key, order]) in batch.iter().zip(&texts) {
                 arguments.extend([
                     room.as_str().as_bytes(),
                     seat.who.peer.0.as_str().as_bytes(),
                     generation.as_bytes(),
                     role_text(seat.role).as_bytes(),
+                    key.as_bytes(),
+                    order.as_bytes(),
                 ]);
             }
             let answer = tokio::select! {
@@ -792,7 +865,8 @@ impl Partition {
         let until = Instant::now() + self.shared.silence();
         let mut before = None;
         for seat in seats {
-            match self.ask_to_join(standing, room, seat.who, until).await?.ok_or(CallError::Late)?.outcome {
+            let ask = Ask { who: seat.who, key: seat.key, resume: None };
+            match self.ask_to_join(standing, room, ask, until).await?.ok_or(CallError::Late)?.outcome {
                 JoinOutcome::Created | JoinOutcome::Seated(_, None) if before.is_none() => {}
                 JoinOutcome::Joined(other) | JoinOutcome::Seated(_, Some(other))
                     if seats.iter().any(|seat| seat.who == other) => {}
@@ -836,7 +910,8 @@ impl Partition {
     /// Frees some of the seats of leases that ended; tells whether there are more.
     async fn sweep(&self, connection: &Connection) -> Result<bool, CallError> {
         let batch = CHORES.to_string();
-        let arguments = [self.names.prefix.as_bytes(), batch.as_bytes()];
+        let keep = millis(self.shared.keep());
+        let arguments = [self.names.prefix.as_bytes(), batch.as_bytes(), keep.as_bytes()];
         let answer = self.call(&scripts::SWEEP, connection, &arguments, self.shared.silence()).await?;
         let (freed, left) = (number(answer.first())?, number(answer.get(1))?);
         self.shared.metrics.seats_reaped.inc_by(u64::try_from(freed).unwrap_or(0));
@@ -872,6 +947,28 @@ fn occupant(values: &[Value]) -> Result<Option<Occupant>, CallError> {
         generation: Generation(text(values.get(1))?.parse().map_err(form)?),
         node: NodeId(text(values.get(2))?.parse().map_err(|_| CallError::Form)?),
     }))
+}
+
+/// Whether an occupant is away, and which; or nobody.
+fn with(values: &[Value]) -> Result<(Option<Occupant>, bool), CallError> {
+    let Some((away, who)) = values.split_first() else { return Ok((None, false)) };
+    Ok((occupant(who)?, number(Some(away))? == 1))
+}
+
+fn role(value: Option<&Value>) -> Result<Role, CallError> {
+    match text(value)? {
+        "created" => Ok(Role::Created),
+        "joined" => Ok(Role::Joined),
+        _ => Err(CallError::Form),
+    }
+}
+
+fn key_text(key: Option<SeatKey>) -> String {
+    key.map_or_else(|| "-".to_owned(), |key| key.to_string())
+}
+
+fn millis(duration: Duration) -> String {
+    duration.as_millis().to_string()
 }
 
 const fn role_text(role: Role) -> &'static str {

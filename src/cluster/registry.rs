@@ -7,7 +7,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use super::lease::{Partition, partition_of};
 use crate::{
     id::RoomName,
-    rooms::{Join, LeaveOutcome, Occupancy, Occupant, Registry, RegistryError},
+    rooms::{Ask, Expiry, Join, LeaveOutcome, Occupancy, Occupant, Registry, RegistryError},
 };
 
 /// Seats kept in Redis.
@@ -30,12 +30,20 @@ impl RedisRegistry {
 }
 
 impl Registry for RedisRegistry {
-    fn join<'a>(&'a self, room: &'a RoomName, who: Occupant) -> BoxFuture<'a, Result<Join, RegistryError>> {
-        self.partition(room).join(room, who).boxed()
+    fn join<'a>(&'a self, room: &'a RoomName, ask: Ask) -> BoxFuture<'a, Result<Join, RegistryError>> {
+        self.partition(room).join(room, ask).boxed()
     }
 
     fn leave<'a>(&'a self, room: &'a RoomName, who: Occupant) -> BoxFuture<'a, Result<LeaveOutcome, RegistryError>> {
         self.partition(room).leave(room, who).map(Ok).boxed()
+    }
+
+    fn forget(&self, room: &RoomName, who: Occupant) {
+        self.partition(room).forget(room, who);
+    }
+
+    fn expire<'a>(&'a self, room: &'a RoomName, who: Occupant) -> BoxFuture<'a, Result<Expiry, RegistryError>> {
+        self.partition(room).expire(room, who).boxed()
     }
 
     fn occupancy(&self) -> Occupancy {

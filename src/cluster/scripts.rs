@@ -36,6 +36,7 @@ operations! {
     ASSERT = Assert: "common.lua", "assert.lua";
     SWEEP = Sweep: "common.lua", "sweep.lua";
     QUIT = Quit: "common.lua", "quit.lua";
+    EXPIRE = Expire: "common.lua", "expire.lua";
 }
 
 /// Why an operation has no answer. It may have taken effect all the same, or may yet.
@@ -69,7 +70,9 @@ impl Operation {
         let call = async {
             let _turn = match self.kind {
                 // As many as there are peers.
-                RedisOperation::Join | RedisOperation::Leave => connection.turns.acquire().await.ok(),
+                RedisOperation::Join | RedisOperation::Leave | RedisOperation::Expire => {
+                    connection.turns.acquire().await.ok()
+                }
                 _ => None,
             };
             self.try_call(connection, keys, arguments, metrics).await

@@ -12,8 +12,8 @@ use std::{
 
 use futures_util::future::{BoxFuture, FutureExt, ready};
 
-use super::{Join, JoinOutcome, LeaveOutcome, Occupancy, Occupant, Registry, RegistryError, Role, SEATS};
-use crate::id::RoomName;
+use super::{Ask, Expiry, Join, JoinOutcome, LeaveOutcome, Occupancy, Occupant, Registry, RegistryError, Role, SEATS};
+use crate::id::{RoomName, SeatKey};
 
 /// Enough that cores seldom meet at one lock, few enough that counting them all is cheap.
 const SHARDS: usize = 32;
@@ -22,6 +22,7 @@ const SHARDS: usize = 32;
 struct Seat {
     occupant: Occupant,
     role: Role,
+    key: Option<SeatKey>,
 }
 
 /// The seats of one room, in no order; a room whose seats are all free is removed at once.
@@ -37,10 +38,14 @@ impl Room {
         self.0.iter().flatten().map(|seat| seat.occupant).find(|occupant| occupant != who)
     }
 
-    fn join(&mut self, who: Occupant) -> JoinOutcome {
+    fn join(&mut self, Ask { who, key, resume }: Ask) -> JoinOutcome {
         let other = self.other_than(&who);
         if let Some(seat) = self.seat_of(&who) {
             return JoinOutcome::Seated(seat.role, other);
+        }
+        if let Some(seat) = self.0.iter_mut().flatten().find(|seat| resume.is_some() && seat.key == resume) {
+            let (role, before) = (seat.role, std::mem::replace(&mut seat.occupant, who));
+            return JoinOutcome::Resumed(role, before, self.other_than(&who));
         }
         let Some(free) = self.0.iter_mut().find(|seat| seat.is_none()) else {
             return JoinOutcome::Full;
@@ -49,7 +54,7 @@ impl Room {
             None => (Role::Created, JoinOutcome::Created),
             Some(other) => (Role::Joined, JoinOutcome::Joined(other)),
         };
-        *free = Some(Seat { occupant: who, role });
+        *free = Some(Seat { occupant: who, role, key });
         outcome
     }
 
@@ -91,15 +96,17 @@ impl MemoryRegistry {
         lock(&self.shards[at])
     }
 
-    fn join_now(&self, room: &RoomName, who: Occupant) -> Join {
+    fn join_now(&self, room: &RoomName, ask: Ask) -> Join {
         let mut shard = self.shard(room);
-        let outcome = shard.entry(room.clone()).or_default().join(who);
+        let outcome = shard.entry(room.clone()).or_default().join(ask);
         let order = match outcome {
             // Counted under the room's lock.
-            JoinOutcome::Created | JoinOutcome::Joined(_) => self.joins.fetch_add(1, Ordering::Relaxed),
+            JoinOutcome::Created | JoinOutcome::Joined(_) | JoinOutcome::Resumed(..) => {
+                self.joins.fetch_add(1, Ordering::Relaxed)
+            }
             JoinOutcome::Seated(..) | JoinOutcome::Full => 0,
         };
-        Join { outcome, order }
+        Join { outcome, order, away: false }
     }
 
     fn leave_now(&self, room: &RoomName, who: &Occupant) -> LeaveOutcome {
@@ -125,12 +132,19 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 }
 
 impl Registry for MemoryRegistry {
-    fn join<'a>(&'a self, room: &'a RoomName, who: Occupant) -> BoxFuture<'a, Result<Join, RegistryError>> {
-        ready(Ok(self.join_now(room, who))).boxed()
+    fn join<'a>(&'a self, room: &'a RoomName, ask: Ask) -> BoxFuture<'a, Result<Join, RegistryError>> {
+        ready(Ok(self.join_now(room, ask))).boxed()
     }
 
     fn leave<'a>(&'a self, room: &'a RoomName, who: Occupant) -> BoxFuture<'a, Result<LeaveOutcome, RegistryError>> {
         ready(Ok(self.leave_now(room, &who))).boxed()
+    }
+
+    /// All seats are this node's: they end with it.
+    fn forget(&self, _: &RoomName, _: Occupant) {}
+
+    fn expire<'a>(&'a self, _: &'a RoomName, _: Occupant) -> BoxFuture<'a, Result<Expiry, RegistryError>> {
+        ready(Ok(Expiry::Taken)).boxed()
     }
 
     fn occupancy(&self) -> Occupancy {

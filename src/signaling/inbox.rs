@@ -14,6 +14,7 @@ use socketioxide_core::Str;
 
 use super::{Attachments, Signaling, Step, session::Session};
 use crate::{
+    id::RoomName,
     protocol::{self, ByeReason, Code, Refusal, Request},
     transport::flow::Pause,
 };
@@ -47,8 +48,35 @@ impl Event {
 pub enum Item {
     /// An event.
     Event(Event),
+    /// A seat may be free in this room, which it waits for.
+    Knock(RoomName),
+    /// Another connection has its seat in this room.
+    Superseded(RoomName),
     /// The socket is gone: nothing comes after this.
-    Gone(ByeReason),
+    Gone(Parting),
+}
+
+/// How a socket is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parting {
+    /// Why, as its peers are told.
+    pub reason: ByeReason,
+    /// It said so, or broke the rules: it will not come back to its seats.
+    pub for_good: bool,
+}
+
+impl Parting {
+    /// It may come back.
+    #[must_use]
+    pub const fn lost(reason: ByeReason) -> Self {
+        Self { reason, for_good: false }
+    }
+
+    /// It will not.
+    #[must_use]
+    pub const fn for_good(reason: ByeReason) -> Self {
+        Self { reason, for_good: true }
+    }
 }
 
 /// Items that wait, and whether somebody works on one.
@@ -82,7 +110,7 @@ impl Inbox {
         let item = self.queue.pop_front();
         match &item {
             Some(Item::Event(event)) => self.bytes -= event.bytes(),
-            Some(Item::Gone(_)) => {}
+            Some(Item::Gone(_) | Item::Knock(_) | Item::Superseded(_)) => {}
             None => {
                 self.busy = false;
                 // A queue that was once long does not keep its memory.
@@ -120,7 +148,12 @@ impl Signaling {
         loop {
             let step = match item {
                 Item::Event(event) => self.begin(session, &event),
-                Item::Gone(reason) => Step::Wait(Box::pin(Arc::clone(self).gone(Arc::clone(session), reason))),
+                Item::Gone(parting) => Step::Wait(Box::pin(Arc::clone(self).gone(Arc::clone(session), parting))),
+                Item::Knock(room) => Step::Wait(Box::pin(Arc::clone(self).knock(Arc::clone(session), room))),
+                Item::Superseded(room) => {
+                    self.superseded(session, &room);
+                    Step::Done
+                }
             };
             if let Step::Wait(mut waited) = step {
                 // Nearly always the answer is there at once: no task then.

@@ -4,7 +4,10 @@
 //! which is what makes the order hold: `created` or `joined` before all else, `join` before anything of the second peer,
 //! `ready` before anything relayed.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     Signaling, lock, reply,
@@ -12,20 +15,39 @@ use super::{
 };
 use crate::{
     exchange::Content,
-    id::RoomName,
+    id::{ResumeToken, RoomName},
     metrics::{JoinResult, Metrics},
-    protocol::{ByeReason, Code, Refusal, Request},
-    rooms::{Join, JoinOutcome, Occupant, Role},
+    protocol::{ByeReason, Code, JoinOptions, Refusal, Request},
+    rooms::{Ask, Join, JoinOutcome, Occupant, Role},
     telemetry::trace::{Kind, Span},
 };
 
 impl Signaling {
     /// `create or join`.
-    pub(super) async fn join(self: Arc<Self>, session: Arc<Session>, room: RoomName, ack: Option<i64>) {
+    pub(super) async fn join(
+        self: Arc<Self>,
+        session: Arc<Session>,
+        room: RoomName,
+        options: JoinOptions,
+        ack: Option<i64>,
+    ) {
         let asked = Instant::now();
         let span = self.tracer.begin(asked);
-        let result = match self.seat(&session, &room, ack, span).await {
-            Ok(result) => result,
+        let result = match self.seat(&session, &room, options, ack, span).await {
+            Ok(result) => {
+                session.waits().retain(|waited| *waited != room);
+                result
+            }
+            Err(refusal) if refusal.code == Code::Full && options.wait => {
+                match self.wait(&session, &room) {
+                    Ok(()) => {
+                        self.tell(&session, reply::room("waiting", &room));
+                        self.acknowledge(&session, ack, || reply::ack_seated("waiting", &room, session.id(), None));
+                    }
+                    Err(refusal) => self.refuse(&session, Some(Request::Join), Request::Join.name(), ack, &refusal),
+                }
+                JoinResult::Full
+            }
             Err(refusal) => {
                 self.refuse(&session, Some(Request::Join), Request::Join.name(), ack, &refusal);
                 if refusal.code == Code::Full { JoinResult::Full } else { JoinResult::Refused }
@@ -38,10 +60,30 @@ impl Signaling {
         }
     }
 
+    /// Tries again for a session that waits.
+    pub(super) async fn knock(self: Arc<Self>, session: Arc<Session>, room: RoomName) {
+        if !session.is_open() || !session.waits().contains(&room) {
+            return;
+        }
+        let options = JoinOptions { resume: None, wait: true };
+        match self.seat(&session, &room, options, None, None).await {
+            Ok(result) => {
+                session.waits().retain(|waited| *waited != room);
+                self.metrics.joins.inc(result);
+            }
+            Err(refusal) if refusal.code.retryable() => {}
+            Err(refusal) => {
+                session.waits().retain(|waited| *waited != room);
+                self.refuse(&session, Some(Request::Join), Request::Join.name(), None, &refusal);
+            }
+        }
+    }
+
     async fn seat(
         self: &Arc<Self>,
         session: &Arc<Session>,
         room: &RoomName,
+        options: JoinOptions,
         ack: Option<i64>,
         span: Option<Span>,
     ) -> Result<JoinResult, Refusal> {
@@ -57,18 +99,27 @@ impl Signaling {
                     return Err(Refusal::new(Code::TooManyRooms, "this socket sits in as many rooms as it may"));
                 }
                 // Before the registry knows: the other peer may have news for this one at once.
-                seats.push(Seat { room: room.clone(), role: None, link: None, early: Early::Nothing, latest: 0 });
+                seats.push(Seat::wished(room.clone()));
             }
             known
         };
         lock(&self.seated).entry(session.id()).or_insert_with(|| Arc::downgrade(session));
         let asking = self.tracer.begin_below(span);
-        let join = self.registry.join(room, session.occupant()).await;
+        // Who was told a token knows it; who asks for no answer is told none.
+        let tellable = !self.grace.is_zero() && (ack.is_some() || options != JoinOptions::default());
+        let new = if tellable { ResumeToken::random() } else { None };
+        let asked_back = options.resume.or(session.resume());
+        let ask = Ask {
+            who: session.occupant(),
+            key: new.map(|token| token.key()),
+            resume: asked_back.map(|token| token.key()),
+        };
+        let join = self.registry.join(room, ask).await;
         if let Some(asking) = asking {
             let outcome = if join.is_ok() { "answered" } else { "unavailable" };
             self.tracer.end(asking, Kind::Client, ("ask", "registry"), &[("duet.outcome", outcome)]);
         }
-        let Join { outcome, order } = match join {
+        let Join { outcome, order, away } = match join {
             Ok(join) => join,
             Err(error) => {
                 if !known {
@@ -80,49 +131,76 @@ impl Signaling {
         };
         let present = match outcome {
             JoinOutcome::Created => 0,
-            JoinOutcome::Joined(_) | JoinOutcome::Seated(..) => 1,
+            JoinOutcome::Joined(_) | JoinOutcome::Seated(..) | JoinOutcome::Resumed(..) => 1,
             JoinOutcome::Full => 2,
         };
         self.log(session, || reply::log(&format!("Room {} now has {present} client(s)", room.as_str())));
         match outcome {
             JoinOutcome::Full => {
                 session.seats().retain(|seat| seat.room != *room);
-                self.tell(session, reply::room("full", room));
+                if !options.wait {
+                    self.tell(session, reply::room("full", room));
+                }
                 Err(Refusal::new(Code::Full, "two others are in this room"))
             }
             JoinOutcome::Seated(role, _) => {
-                self.tell_seated(session, room, role, ack);
+                let token = seat_in(&mut session.seats(), room).and_then(|seat| seat.token);
+                self.tell_seated(session, room, role, token, ack);
                 Ok(JoinResult::Seated)
+            }
+            JoinOutcome::Resumed(role, before, other) => {
+                self.log(session, || {
+                    reply::log(&format!("Client ID {} is back in room {}", session.id(), room.as_str()))
+                });
+                self.resumed(session, room, (role, asked_back), before, (other, away), order, ack);
+                Ok(JoinResult::Resumed)
             }
             JoinOutcome::Created => {
                 self.log(session, || reply::log(&format!("Client ID {} created room {}", session.id(), room.as_str())));
-                self.created(session, room, order, ack);
+                self.created(session, room, order, new, ack);
                 Ok(JoinResult::Created)
             }
             JoinOutcome::Joined(other) => {
                 self.log(session, || reply::log(&format!("Client ID {} joined room {}", session.id(), room.as_str())));
-                self.joined(session, room, other, order, ack);
+                self.joined(session, room, (other, away), order, new, ack);
                 Ok(JoinResult::Joined)
             }
         }
     }
 
-    fn tell_seated(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, role: Role, ack: Option<i64>) {
-        self.tell(session, reply::seated(role, room, session.id()));
-        self.acknowledge(session, ack, || reply::ack_seated(role, room, session.id()));
+    fn tell_seated(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        role: Role,
+        token: Option<ResumeToken>,
+        ack: Option<i64>,
+    ) {
+        // Who waited gave no acknowledgement for this: it is told with the event.
+        let told = token.filter(|_| ack.is_none());
+        self.tell(session, reply::seated(role, room, session.id(), told));
+        self.acknowledge(session, ack, || reply::ack_seated(reply::outcome(role), room, session.id(), token));
     }
 
-    fn created(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, order: u64, ack: Option<i64>) {
+    fn created(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        order: u64,
+        token: Option<ResumeToken>,
+        ack: Option<i64>,
+    ) {
         let mut seats = session.seats();
-        self.tell_seated(session, room, Role::Created, ack);
+        self.tell_seated(session, room, Role::Created, token, ack);
         let Some(seat) = seat_in(&mut seats, room) else { return };
+        seat.token = token;
         seat.take(Role::Created, order);
         // The second peer may have come before this answer was read. If it has left again, nothing is to be told.
         self.tell_early(session, room, seat);
     }
 
     /// Tells of a peer that came before the answer to one's own join, and what it said meanwhile.
-    fn tell_early(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, seat: &mut Seat) {
+    pub(super) fn tell_early(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, seat: &mut Seat) {
         if let Early::Arrived(link, said) = std::mem::take(&mut seat.early) {
             self.tell_arrived(session, room, seat, link);
             for packet in said {
@@ -135,15 +213,18 @@ impl Signaling {
         self: &Arc<Self>,
         session: &Arc<Session>,
         room: &RoomName,
-        other: Occupant,
+        (other, away): (Occupant, bool),
         order: u64,
+        token: Option<ResumeToken>,
         ack: Option<i64>,
     ) {
         let other_session = self.session_of(other);
+        let mut kept = None;
         {
             let mut seats = session.seats();
-            self.tell_seated(session, room, Role::Joined, ack);
+            self.tell_seated(session, room, Role::Joined, token, ack);
             let Some(seat) = seat_in(&mut seats, room) else { return };
+            seat.token = token;
             seat.take(Role::Joined, order);
             match std::mem::take(&mut seat.early) {
                 Early::Departed(gone, reason) if gone == other => {
@@ -157,13 +238,21 @@ impl Signaling {
                 }
                 Early::Departed(..) | Early::Nothing => {}
             }
-            let linked = other_session.as_ref().map_or_else(std::sync::Weak::new, Arc::downgrade);
-            seat.link = Some(Link { occupant: other, session: linked });
-            if other.node != self.node {
+            let linked = other_session.as_ref().map_or_else(|| Link::elsewhere(other), Link::here);
+            let link = seat.link.insert(linked);
+            if other.node == self.node {
+                kept = self.beside_kept(room, other, Some(session.occupant()));
+                link.met = kept.is_none();
+            } else if !away {
+                link.met = true;
                 self.tell(session, reply::room("ready", room));
             }
         }
-        if other.node != self.node {
+        if let Some(kept) = kept {
+            self.peer_away(session, room, other, kept);
+        } else if away {
+            self.watch(session, room, other, Duration::ZERO, ByeReason::NodeLost);
+        } else if other.node != self.node {
             self.send_letter(room, session.occupant(), other, Content::Arrived(order));
         } else if let Some(other_session) = other_session {
             self.arrived(&other_session, room, session, order);
@@ -172,7 +261,7 @@ impl Signaling {
 
     /// Tells `session` that `newcomer` took the second seat of `room`, and both that they can talk.
     fn arrived(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, newcomer: &Arc<Session>, order: u64) {
-        let link = Link { occupant: newcomer.occupant(), session: Arc::downgrade(newcomer) };
+        let link = Link::here(newcomer);
         let mut seats = session.seats();
         // It left meanwhile: the newcomer will hear of that.
         let Some(seat) = seat_in(&mut seats, room) else { return };
@@ -191,11 +280,11 @@ impl Signaling {
     ) {
         let mut seats = session.seats();
         let Some(seat) = seat_in(&mut seats, room) else { return };
-        let link = Link { occupant: newcomer, session: std::sync::Weak::new() };
+        let link = Link::elsewhere(newcomer);
         self.take_arrived(session, room, seat, link, order);
     }
 
-    fn take_arrived(
+    pub(super) fn take_arrived(
         self: &Arc<Self>,
         session: &Arc<Session>,
         room: &RoomName,
@@ -215,13 +304,14 @@ impl Signaling {
         }
     }
 
-    fn tell_arrived(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, seat: &mut Seat, link: Link) {
+    fn tell_arrived(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, seat: &mut Seat, mut link: Link) {
         match &seat.link {
             Some(known) if known.occupant == link.occupant => return,
             // The news of its end takes another way than those of the next.
             Some(gone) => self.tell(session, reply::bye(room, gone.occupant.peer, ByeReason::NodeLost)),
             None => {}
         }
+        link.met = true;
         seat.link = Some(link);
         self.tell(session, reply::room("join", room));
         self.tell(session, reply::room("ready", room));

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Signaling, lock, reply, session::Session};
+use super::{Signaling, inbox::Parting, lock, reply, session::Session};
 use crate::{
-    exchange::Content,
+    exchange::{Away, Content},
     id::RoomName,
     protocol::{ByeReason, Code, Refusal, Request},
     rooms::{LeaveOutcome, Occupant},
@@ -15,8 +15,17 @@ impl Signaling {
     pub(super) async fn bye(self: Arc<Self>, session: Arc<Session>, room: Option<RoomName>, ack: Option<i64>) {
         let rooms = rooms_of(&session);
         let left = match room {
-            None => self.leave_all(&session, rooms, ByeReason::Left).await,
-            Some(room) if rooms.contains(&room) => self.leave(&session, &room, ByeReason::Left).await,
+            None => {
+                session.waits().clear();
+                self.leave_all(&session, rooms, Parting::for_good(ByeReason::Left)).await
+            }
+            Some(room) if rooms.contains(&room) => {
+                self.leave(&session, &room, Parting::for_good(ByeReason::Left)).await
+            }
+            Some(room) if session.waits().contains(&room) => {
+                session.waits().retain(|waited| *waited != room);
+                Ok(())
+            }
             Some(_) => Err(Refusal::new(Code::NotInRoom, "this socket is not in that room")),
         };
         match left {
@@ -26,13 +35,14 @@ impl Signaling {
     }
 
     /// The socket's end: nothing of it stays.
-    pub(super) async fn gone(self: Arc<Self>, session: Arc<Session>, reason: ByeReason) {
+    pub(super) async fn gone(self: Arc<Self>, session: Arc<Session>, parting: Parting) {
         session.start_closing();
+        session.waits().clear();
         if let Some(presence) = session.take_presence() {
-            self.metrics.sockets_closed.inc(reason);
+            self.metrics.sockets_closed.inc(parting.reason);
             drop(presence);
         }
-        if let Err(refusal) = self.leave_all(&session, rooms_of(&session), reason).await {
+        if let Err(refusal) = self.leave_all(&session, rooms_of(&session), parting).await {
             tracing::warn!(code = refusal.code.name(), "seats of a closed socket could not be given up");
         }
         let mut seated = lock(&self.seated);
@@ -45,30 +55,42 @@ impl Signaling {
         self: &Arc<Self>,
         session: &Arc<Session>,
         rooms: Vec<RoomName>,
-        reason: ByeReason,
+        parting: Parting,
     ) -> Result<(), Refusal> {
         let mut all = Ok(());
         for room in rooms {
-            all = all.and(self.leave(session, &room, reason).await);
+            all = all.and(self.leave(session, &room, parting).await);
         }
         all
     }
 
-    async fn leave(
-        self: &Arc<Self>,
-        session: &Arc<Session>,
-        room: &RoomName,
-        reason: ByeReason,
-    ) -> Result<(), Refusal> {
+    async fn leave(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, parting: Parting) -> Result<(), Refusal> {
+        let reason = parting.reason;
         // From here on nothing of this room reaches the session, whatever the registry says.
-        let linked = {
+        let (linked, can_come_back) = {
             let mut seats = session.seats();
-            let linked =
-                seats.iter().find(|seat| seat.room == *room).and_then(|seat| Some(seat.link.as_ref()?.occupant));
-            seats.retain(|seat| seat.room != *room);
-            linked
+            let seat = seats.iter().position(|seat| seat.room == *room).map(|at| seats.swap_remove(at));
+            let can_come_back = seat.as_ref().is_some_and(|seat| seat.role.is_some() && seat.token.is_some());
+            (seat.and_then(|seat| Some(seat.link?.occupant)), can_come_back)
         };
         let occupant = session.occupant();
+        if can_come_back && !parting.for_good {
+            match reason {
+                // Its seat outlives this node, or what this node knows.
+                ByeReason::NodeShutdown | ByeReason::NodeLost if self.post.is_some() => {
+                    self.registry.forget(room, occupant);
+                    if let Some(other) = linked {
+                        self.tell_away(room, occupant, other, Away { grace: self.grace, node_goes: true });
+                    }
+                    return Ok(());
+                }
+                ByeReason::NodeShutdown | ByeReason::NodeLost => {}
+                _ => {
+                    self.keep_seat(room, occupant, linked, reason);
+                    return Ok(());
+                }
+            }
+        }
         let left = self.registry.leave(room, occupant).await;
         let other = match left {
             Ok(LeaveOutcome::Left(other)) => {
@@ -99,6 +121,8 @@ impl Signaling {
         if other.node == self.node {
             if let Some(session) = self.session_of(other) {
                 self.departed(&session, room, gone, reason);
+            } else {
+                self.departed_from_kept(room, other, gone);
             }
         } else {
             self.send_letter(room, gone, other, Content::Departed(reason));

@@ -166,7 +166,9 @@ impl Signaling {
                 None if seats.is_empty() => return Err(Refusal::new(Code::NotInRoom, "this socket is in no room")),
                 None => &seats[..],
             };
-            seats.iter().filter_map(|seat| Some((seat.room.clone(), seat.link.clone()?))).collect()
+            let present =
+                seats.iter().filter_map(|seat| Some((&seat.room, seat.link.as_ref().filter(|link| !link.away)?)));
+            present.map(|(room, link)| (room.clone(), link.clone())).collect()
         };
         let mut outcome = RelayResult::NoPeer;
         let mut remote: SmallVec<[(RoomName, Occupant); 1]> = SmallVec::new();
@@ -388,7 +390,12 @@ fn result_of(handed: Result<(), Undelivered>) -> RelayResult {
 pub(super) fn event_of(content: &Content) -> &'static str {
     let name = match content {
         Content::Event { array, .. } => protocol::split(array).map(|(name, _)| name),
-        Content::Arrived(_) | Content::Departed(_) | Content::Pace(_) => None,
+        Content::Arrived(_)
+        | Content::Departed(_)
+        | Content::Pace(_)
+        | Content::Resumed(..)
+        | Content::Superseded
+        | Content::Away(_) => None,
     };
     name.and_then(Request::named).map_or("unknown", Request::name)
 }

@@ -14,7 +14,7 @@ use socketioxide_core::packet::Packet;
 
 use super::{Presence, inbox::Inbox, lock};
 use crate::{
-    id::{Generation, NodeId, PeerId, RoomName},
+    id::{Generation, NodeId, PeerId, ResumeToken, RoomName},
     protocol::ByeReason,
     rooms::{Occupant, Role},
     transport::flow::{Flow, Pause},
@@ -30,6 +30,8 @@ pub struct Seat {
     pub room: RoomName,
     /// How it came in; none while the registry has not answered.
     pub role: Option<Role>,
+    /// What takes it back when this connection is lost; none if nobody was told.
+    pub token: Option<ResumeToken>,
     /// The other peer, once this one has been told of it.
     pub link: Option<Link>,
     /// What the other peer did while the registry had not answered yet.
@@ -39,6 +41,12 @@ pub struct Seat {
 }
 
 impl Seat {
+    /// The wish for a seat in `room`.
+    #[must_use]
+    pub fn wished(room: RoomName) -> Self {
+        Self { room, role: None, token: None, link: None, early: Early::Nothing, latest: 0 }
+    }
+
     /// It is this session's own from now on.
     pub fn take(&mut self, role: Role, order: u64) {
         self.role = Some(role);
@@ -68,6 +76,24 @@ pub struct Link {
     pub occupant: Occupant,
     /// Its session, if it is here: of a peer on another node there is none.
     pub session: Weak<Session>,
+    /// It is lost, and its seat is kept for it.
+    pub away: bool,
+    /// Its session's owner was told `ready` with it.
+    pub met: bool,
+}
+
+impl Link {
+    /// To a peer on another node.
+    #[must_use]
+    pub fn elsewhere(occupant: Occupant) -> Self {
+        Self { occupant, session: Weak::new(), away: false, met: false }
+    }
+
+    /// To a peer of this node.
+    #[must_use]
+    pub fn here(session: &Arc<Session>) -> Self {
+        Self { occupant: session.occupant(), session: Arc::downgrade(session), away: false, met: false }
+    }
 }
 
 /// News of another peer that came before the answer to one's own join.
@@ -90,9 +116,13 @@ pub struct Session {
     node: NodeId,
     flow: Arc<Flow>,
     eio3: bool,
+    /// The token that its client showed when it connected.
+    resume: Option<ResumeToken>,
     state: AtomicU8,
     seats: Mutex<SmallVec<[Seat; 1]>>,
     inbox: Mutex<Inbox>,
+    /// Rooms that it waits for a seat in.
+    waits: Mutex<Vec<RoomName>>,
     presence: Mutex<Option<Presence>>,
     /// Bytes on their way to other nodes that have no receipt yet.
     under_way: AtomicUsize,
@@ -120,6 +150,7 @@ impl Session {
         node: NodeId,
         flow: Arc<Flow>,
         protocol: ProtocolVersion,
+        resume: Option<ResumeToken>,
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
@@ -127,9 +158,11 @@ impl Session {
             node,
             flow,
             eio3: protocol == ProtocolVersion::V4,
+            resume,
             state: AtomicU8::new(OPEN),
             seats: Mutex::default(),
             inbox: Mutex::default(),
+            waits: Mutex::default(),
             presence: Mutex::default(),
             under_way: AtomicUsize::new(0),
             holds: Mutex::default(),
@@ -147,6 +180,12 @@ impl Session {
     #[must_use]
     pub fn occupant(&self) -> Occupant {
         Occupant { peer: self.id, generation: self.generation, node: self.node }
+    }
+
+    /// The token that its client showed when it connected.
+    #[must_use]
+    pub fn resume(&self) -> Option<ResumeToken> {
+        self.resume
     }
 
     /// Its bytes.
@@ -225,6 +264,10 @@ impl Session {
 
     pub(super) fn seats(&self) -> MutexGuard<'_, SmallVec<[Seat; 1]>> {
         lock(&self.seats)
+    }
+
+    pub(super) fn waits(&self) -> MutexGuard<'_, Vec<RoomName>> {
+        lock(&self.waits)
     }
 
     pub(super) fn inbox(&self) -> MutexGuard<'_, Inbox> {

@@ -11,6 +11,7 @@ mod layout;
 mod order;
 mod process;
 mod registry;
+mod resume;
 mod slow_receiver;
 mod support;
 mod support_works;

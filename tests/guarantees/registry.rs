@@ -33,7 +33,7 @@ fn occupant(node: NodeId) -> Occupant {
 }
 
 async fn join(registry: &dyn Registry, name: &str, who: Occupant) -> JoinOutcome {
-    registry.join(&room(name), who).await.expect("an answer").outcome
+    registry.join(&room(name), who.into()).await.expect("an answer").outcome
 }
 
 async fn leave(registry: &dyn Registry, name: &str, who: Occupant) -> LeaveOutcome {
@@ -284,7 +284,14 @@ async fn redis_registry() -> Made {
     let lifecycle = Lifecycle::default();
     let deployment = Deployment::parse(&settings.redis).expect("a deployment");
     let metrics = Metrics::new().expect("metrics");
-    let cluster = Cluster::new(deployment, &settings.redis, &settings.cluster, node, &metrics, &lifecycle);
+    let cluster = Cluster::new(
+        deployment,
+        &settings.redis,
+        (&settings.cluster, settings.seats.grace),
+        node,
+        &metrics,
+        &lifecycle,
+    );
     let nobody: Weak<dyn Addressee> = Weak::<Nobody>::new();
     cluster.run(&lifecycle, &nobody);
     wait_until("seats can be taken", || async { lifecycle.ready().is_ok() }).await;

@@ -10,12 +10,20 @@
 --   KEYS[3] leases   sorted set: node -> ms at which its lease ends
 --   KEYS[4] waiting  set: nodes of an earlier epoch that have not asserted their seats yet
 --   KEYS[5] dead     list: "node lease", leases that ended and whose seats are still to be swept
--- Beside them: "<tag>room:<name>", a hash with the fields 1 and 2, each a seat "peer generation node lease role"; and
--- "<tag>seats:<node>:<lease>", the set of the rooms in which that lease holds seats.
+-- Beside them:
+--   <tag>room:<name>          hash with the fields 1 and 2, each a seat "peer generation node lease role key order". Who knows
+--                             what key (-: none) is a hash of can take the seat back; order is that of the last who took it.
+--   <tag>seats:<node>:<lease> set: the rooms in which that lease holds seats
+--   <tag>ended                hash: "node:lease" -> ms at which it ended, until it is swept
+--   <tag>kept                 sorted set: rooms with seats of leases that were swept -> ms at which one is free. Such a seat
+--                             has "@" and the ms at which its lease ended in the place of that lease.
 --
 -- Invariants: a room has no third field. A seat counts as taken as long as nodes[node] names its lease and that lease
--- has not ended; a lease that ended is struck out by whoever meets it, and never comes back. Time is this server's.
+-- has not ended, and one that can be taken back for a while longer (`keep`); a lease that ended is struck out by whoever
+-- meets it, and never comes back. Time is this server's.
 local STATE, NODES, LEASES, WAITING, DEAD = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local TAG = string.sub(STATE, 1, -6)
+local ENDED, KEPT = TAG .. 'ended', TAG .. 'kept'
 
 local function milliseconds()
   local time = redis.call('TIME')
@@ -34,10 +42,21 @@ local function set_entry(node, e)
   redis.call('HSET', NODES, node, table.concat({ e.lease, e.token, e.asserted, e.added, e.seen }, ' '))
 end
 
--- The lease of a node has ended: none of its seats counts from here on.
-local function reap(node)
+-- A lease ended at that time: its seats are to be swept.
+local function bury(node, lease, ended)
+  redis.call('RPUSH', DEAD, node .. ' ' .. lease)
+  redis.call('HSET', ENDED, node .. ':' .. lease, string.format('%.0f', ended))
+end
+
+-- When the lease of a node ended that is not to count any more.
+local function end_of(node)
+  return math.min(tonumber(redis.call('ZSCORE', LEASES, node) or 0), milliseconds())
+end
+
+-- The lease of a node has ended: from here on none of its seats counts but those that are kept.
+local function reap(node, ended)
   local entry = entry_of(node)
-  if entry then redis.call('RPUSH', DEAD, node .. ' ' .. entry.lease) end
+  if entry then bury(node, entry.lease, ended or end_of(node)) end
   redis.call('HDEL', NODES, node)
   redis.call('ZREM', LEASES, node)
   redis.call('SREM', WAITING, node)
@@ -54,6 +73,24 @@ local function holds(node, lease, now)
 end
 
 local function parse_seat(text)
-  local peer, generation, node, lease, role = string.match(text, '^(%S+) (%S+) (%S+) (%S+) (%S+)$')
-  return { peer = peer, generation = generation, node = node, lease = lease, role = role }
+  local peer, generation, node, lease, role, key, order =
+    string.match(text, '^(%S+) (%S+) (%S+) (%S+) (%S+) ?(%S*) ?(%S*)$')
+  -- Nodes of an earlier version write no more than five words.
+  if key == '' then key = '-' end
+  return {
+    peer = peer, generation = generation, node = node, lease = lease, role = role, key = key, order = tonumber(order) or 0
+  }
+end
+
+local function seat_text(s)
+  return table.concat({ s.peer, s.generation, s.node, s.lease, s.role, s.key, string.format('%.0f', s.order) }, ' ')
+end
+
+-- How many ms longer a seat is kept whose lease has ended: `keep` ms from that end, if it can be taken back.
+local function kept_for(seat, keep, now)
+  if seat.key == '-' then return 0 end
+  local ended = string.match(seat.lease, '^@(%d+)$') or redis.call('HGET', ENDED, seat.node .. ':' .. seat.lease)
+  -- Of a lease that is not known to have ended, nor to stand, nothing is known.
+  if not ended then return 0 end
+  return tonumber(ended) + keep - now
 end

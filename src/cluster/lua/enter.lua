@@ -33,7 +33,7 @@ if held_in ~= '' and held_in ~= epoch and ends > 0 then
   end
   redis.call('SADD', WAITING, node)
 end
-if entry then redis.call('RPUSH', DEAD, node .. ' ' .. entry.lease) end
+if entry then bury(node, entry.lease, end_of(node)) end
 if status == 'fresh' then redis.call('SREM', WAITING, node) end
 local asserted = '1'
 if status == 'assert' then asserted = '0' end

@@ -12,7 +12,7 @@ local function regime(ttl, now)
     local nodes = redis.call('HGETALL', NODES)
     for i = 1, #nodes, 2 do
       redis.call('SADD', WAITING, nodes[i])
-      redis.call('RPUSH', DEAD, nodes[i] .. ' ' .. string.match(nodes[i + 1], '^%S+'))
+      bury(nodes[i], string.match(nodes[i + 1], '^%S+'), now)
     end
     redis.call('DEL', NODES, LEASES)
     local epoch = string.sub(run, 1, 12) .. '-' .. string.format('%.0f', now)

@@ -4,7 +4,8 @@
 --   has asserted all its seats (0, 1)
 -- Returns {status, version, settled, established, dead, node…}, status one of
 --   held   renewed. settled 1: no recovery is under way. established 1: every other node has seen this one, so that none
---          can forget to wait for it. dead: how many ended leases are to be swept. The nodes follow when all is settled
+--          can forget to wait for it. dead: how many ended leases, and rooms with seats that
+--          are kept no longer, are to be swept. The nodes follow when all is settled
 --          and the version is another than ARGV 6.
 --   lost   this lease has ended
 --   epoch  another epoch began: enter again
@@ -55,7 +56,7 @@ end
 local settled, established = 0, 0
 if ends == 0 then settled = 1 end
 if entry.added == 0 then established = 1 end
-local answer = { 'held', version, settled, established, redis.call('LLEN', DEAD) }
+local answer = { 'held', version, settled, established, redis.call('LLEN', DEAD) + redis.call('ZCOUNT', KEPT, '-inf', now) }
 if settled == 1 and version ~= tonumber(ARGV[6]) then
   for _, other in ipairs(redis.call('HKEYS', NODES)) do answer[#answer + 1] = other end
 end

@@ -167,13 +167,22 @@ impl Client {
         Self::over(node.public, socket.connect(node.public).await.expect("connected")).await
     }
 
+    /// Connects with an `auth` in its CONNECT.
+    pub async fn connect_with(address: SocketAddr, auth: &Value) -> Self {
+        Self::over_with(address, TcpStream::connect(address).await.expect("connected"), &auth.to_string()).await
+    }
+
     async fn over(address: SocketAddr, stream: TcpStream) -> Self {
+        Self::over_with(address, stream, "").await
+    }
+
+    async fn over_with(address: SocketAddr, stream: TcpStream, auth: &str) -> Self {
         let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
         let (stream, _) =
             tokio_tungstenite::client_async(url, MaybeTlsStream::Plain(stream)).await.expect("a WebSocket");
         let mut client = Self { stream, id: String::new(), acks: 0, kept: std::collections::VecDeque::new() };
         assert!(client.frame().await.expect("open").starts_with('0'));
-        client.send_text("40").await;
+        client.send_text(&format!("40{auth}")).await;
         let connected = client.frame().await.expect("connected");
         let sid: Value = serde_json::from_str(connected.strip_prefix("40").expect("CONNECT")).expect("JSON");
         sid["sid"].as_str().expect("an id").clone_into(&mut client.id);

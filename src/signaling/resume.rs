@@ -1,0 +1,331 @@
+//! Seats that outlive a connection: kept for a peer that was lost, taken back by another connection of it, and waited for.
+//!
+//! A seat can be taken back by who knows its token, and only the client that was told it does. While its peer is away the
+//! seat is taken: nobody else gets it. Who keeps it, and tells the other peer when the time is up, is the node that the
+//! lost peer was on ([`Kept`]); when that node is gone, the node of the other peer asks what became of the seat.
+//!
+//! Invariant: whoever had a seat before can do nothing there once another has taken it back. What it still sends is refused
+//! where it arrives: the other peer is linked to the new occupant.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Signaling,
+    inbox::Item,
+    lock, reply,
+    session::{Early, Link, Seat, Session, seat_in},
+};
+use crate::{
+    exchange::{Away, Content},
+    id::{ResumeToken, RoomName},
+    protocol::{ByeReason, Code, Refusal, Request},
+    rooms::{Expiry, LeaveOutcome, Occupant, Role},
+};
+
+/// How long until a registry that could not be asked is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How often somebody who waits for a seat asks whether there is one.
+const KNOCK: Duration = Duration::from_secs(1);
+
+/// A seat whose peer is lost.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept {
+    /// Who else is in the room, as far as this node was told.
+    other: Option<Occupant>,
+    reason: ByeReason,
+    until: tokio::time::Instant,
+}
+
+impl Kept {
+    fn away(&self) -> Away {
+        Away { grace: self.until.saturating_duration_since(tokio::time::Instant::now()), node_goes: false }
+    }
+}
+
+impl Signaling {
+    /// Keeps the seat that `lost` has in `room` for the time of grace, and then gives it up.
+    pub(super) fn keep_seat(
+        self: &Arc<Self>,
+        room: &RoomName,
+        lost: Occupant,
+        other: Option<Occupant>,
+        reason: ByeReason,
+    ) {
+        let until = tokio::time::Instant::now() + self.grace;
+        let kept = Kept { other, reason, until };
+        lock(&self.kept).insert((room.clone(), lost), kept);
+        self.metrics.seats_kept.inc();
+        if let Some(other) = other {
+            self.tell_away(room, lost, other, kept.away());
+        }
+        let (signaling, room) = (Arc::clone(self), room.clone());
+        self.lifecycle.spawn(async move {
+            tokio::time::sleep_until(until).await;
+            signaling.give_up_kept(&room, lost).await;
+        });
+    }
+
+    async fn give_up_kept(self: &Arc<Self>, room: &RoomName, lost: Occupant) {
+        let Some(kept) = self.take_kept(room, lost) else { return };
+        let left = self.registry.leave(room, lost).await;
+        self.metrics.leaves.inc(kept.reason);
+        let stays = match left {
+            Ok(LeaveOutcome::Left(other)) => other,
+            // Another connection has it, and its node has told, or will.
+            Ok(LeaveOutcome::NotSeated) => return,
+            Ok(LeaveOutcome::Deferred) | Err(_) => None,
+        };
+        if let Some(other) = stays.or(kept.other) {
+            self.tell_departed(room, lost, other, kept.reason);
+        }
+    }
+
+    /// The seat is nobody's to keep any more.
+    fn take_kept(&self, room: &RoomName, lost: Occupant) -> Option<Kept> {
+        let mut all = lock(&self.kept);
+        let kept = all.remove(&(room.clone(), lost))?;
+        if all.is_empty() {
+            // Many that were lost at once do not keep their memory.
+            all.shrink_to_fit();
+        }
+        self.metrics.seats_kept.dec();
+        Some(kept)
+    }
+
+    /// Whether the seat of `lost` is kept here; if so, `other` is who is in the room with it, or nobody is.
+    pub(super) fn beside_kept(&self, room: &RoomName, lost: Occupant, other: Option<Occupant>) -> Option<Away> {
+        let mut all = lock(&self.kept);
+        let kept = all.get_mut(&(room.clone(), lost))?;
+        kept.other = other;
+        Some(kept.away())
+    }
+
+    /// `gone` is no more in the room with `lost`, whose seat is kept here.
+    pub(super) fn departed_from_kept(&self, room: &RoomName, lost: Occupant, gone: Occupant) {
+        if let Some(kept) = lock(&self.kept).get_mut(&(room.clone(), lost))
+            && kept.other == Some(gone)
+        {
+            kept.other = None;
+        }
+    }
+
+    /// Tells `other`, wherever it is, that `lost` is away.
+    pub(super) fn tell_away(self: &Arc<Self>, room: &RoomName, lost: Occupant, other: Occupant, away: Away) {
+        if other.node == self.node {
+            if let Some(session) = self.session_of(other) {
+                self.peer_away(&session, room, lost, away);
+            }
+        } else {
+            self.send_letter(room, lost, other, Content::Away(away));
+        }
+    }
+
+    /// The other peer of `room` is lost; its seat is kept.
+    pub(super) fn peer_away(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, lost: Occupant, away: Away) {
+        {
+            let mut seats = session.seats();
+            let Some(seat) = seat_in(&mut seats, room) else { return };
+            if let Early::Arrived(link, _) = &mut seat.early
+                && link.occupant == lost
+            {
+                link.away = true;
+                return;
+            }
+            let Some(link) = seat.link.as_mut().filter(|link| link.occupant == lost) else { return };
+            if !std::mem::replace(&mut link.away, true) {
+                self.tell(session, reply::peer_reconnecting(room, lost.peer, away.grace));
+            }
+        }
+        if away.node_goes {
+            self.watch(session, room, lost, away.grace, ByeReason::NodeShutdown);
+        }
+    }
+
+    /// Finds out what becomes of the seat of `lost`, whose node is gone, and tells `session`.
+    pub(super) fn watch(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        lost: Occupant,
+        first: Duration,
+        reason: ByeReason,
+    ) {
+        let (signaling, session, room) = (Arc::clone(self), Arc::downgrade(session), room.clone());
+        self.lifecycle.spawn(async move {
+            let mut pause = first;
+            // Past this nothing is kept, whatever the registry is able to say.
+            let patience = tokio::time::Instant::now() + signaling.grace * 2 + ASK_AGAIN;
+            loop {
+                tokio::time::sleep(pause).await;
+                let Some(session) = session.upgrade() else { return };
+                let linked = |seat: &Seat| seat.room == room && seat.other() == Some(lost);
+                if !session.seats().iter().any(linked) {
+                    return;
+                }
+                pause = match signaling.registry.expire(&room, lost).await {
+                    Ok(Expiry::Taken) => return,
+                    Ok(Expiry::Kept(longer)) => {
+                        let away = Away { grace: longer, node_goes: false };
+                        signaling.peer_away(&session, &room, lost, away);
+                        longer
+                    }
+                    Err(_) if tokio::time::Instant::now() < patience => ASK_AGAIN,
+                    Ok(Expiry::Free) | Err(_) => return signaling.departed(&session, &room, lost, reason),
+                };
+            }
+        });
+    }
+
+    /// `session` took the seat of `before` back.
+    #[expect(clippy::too_many_arguments, reason = "what a join's answer says")]
+    pub(super) fn resumed(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        (role, token): (Role, Option<ResumeToken>),
+        before: Occupant,
+        (other, away): (Option<Occupant>, bool),
+        order: u64,
+        ack: Option<i64>,
+    ) {
+        self.supersede(room, session.occupant(), before);
+        let other_session = other.and_then(|other| self.session_of(other));
+        let mut kept = None;
+        {
+            let mut seats = session.seats();
+            self.tell(session, reply::resumed(room, session.id()));
+            self.acknowledge(session, ack, || reply::ack_seated("resumed", room, session.id(), token));
+            let Some(seat) = seat_in(&mut seats, room) else { return };
+            seat.token = token;
+            seat.take(role, order);
+            match (std::mem::take(&mut seat.early), other) {
+                // Gone, and another came: it will have been told of this one, and this one of it.
+                (early @ Early::Arrived(..), _) => {
+                    seat.early = early;
+                    return self.tell_early(session, room, seat);
+                }
+                (Early::Departed(gone, reason), Some(other)) if gone == other => {
+                    return self.tell(session, reply::bye(room, gone.peer, reason));
+                }
+                (_, None) => return,
+                (_, Some(other)) => {
+                    let linked = other_session.as_ref().map_or_else(|| Link::elsewhere(other), Link::here);
+                    let link = seat.link.insert(linked);
+                    if other.node == self.node {
+                        kept = self.beside_kept(room, other, Some(session.occupant()));
+                        link.met = kept.is_none();
+                    } else if !away {
+                        link.met = true;
+                        self.tell(session, reply::room("ready", room));
+                    }
+                }
+            }
+        }
+        let Some(other) = other else { return };
+        if let Some(kept) = kept {
+            self.peer_away(session, room, other, kept);
+        } else if away {
+            self.watch(session, room, other, Duration::ZERO, ByeReason::NodeLost);
+        } else if other.node != self.node {
+            self.send_letter(room, session.occupant(), other, Content::Resumed(order, before));
+        } else if let Some(other_session) = other_session {
+            let mut seats = other_session.seats();
+            let Some(seat) = seat_in(&mut seats, room) else { return };
+            self.tell(session, reply::room("ready", room));
+            self.take_resumed(&other_session, room, seat, Link::here(session), order, before);
+        }
+    }
+
+    /// The same for a peer that took its seat back by way of another node.
+    pub(super) fn resumed_elsewhere(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        by: Occupant,
+        order: u64,
+        before: Occupant,
+    ) {
+        let mut seats = session.seats();
+        let Some(seat) = seat_in(&mut seats, room) else { return };
+        self.take_resumed(session, room, seat, Link::elsewhere(by), order, before);
+    }
+
+    fn take_resumed(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        seat: &mut Seat,
+        mut link: Link,
+        order: u64,
+        before: Occupant,
+    ) {
+        // Whom it is linked to may be an earlier one still, when two took the seat back one after the other.
+        let known = seat.role.is_some() && seat.link.is_some();
+        if !known || order <= seat.latest {
+            return self.take_arrived(session, room, seat, link, order);
+        }
+        seat.latest = order;
+        let met = seat.link.as_ref().is_some_and(|link| link.met);
+        self.tell(session, reply::peer_resumed(room, link.occupant.peer, before.peer));
+        if !met {
+            self.tell(session, reply::room("ready", room));
+        }
+        link.met = true;
+        seat.link = Some(link);
+    }
+
+    /// `before` has its seat no more: `by` has.
+    fn supersede(self: &Arc<Self>, room: &RoomName, by: Occupant, before: Occupant) {
+        if before.node == self.node {
+            self.be_superseded(room, before);
+        } else {
+            self.send_letter(room, by, before, Content::Superseded);
+        }
+    }
+
+    /// An occupant of this node has its seat no more.
+    pub(super) fn be_superseded(self: &Arc<Self>, room: &RoomName, before: Occupant) {
+        self.registry.forget(room, before);
+        if self.take_kept(room, before).is_none()
+            && let Some(session) = self.session_of(before)
+        {
+            self.take(&session, Item::Superseded(room.clone()));
+        }
+    }
+
+    /// Another connection has the seat of `session` in `room`: it is closed, and can do nothing more there.
+    pub(super) fn superseded(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName) {
+        session.seats().retain(|seat| seat.room != *room);
+        let refusal = Refusal::new(Code::Superseded, "another connection took this seat back; this one is closed");
+        self.close_with(session, Request::Join, &refusal, ByeReason::Disconnected);
+    }
+
+    /// From now on `session` waits for a seat in `room`.
+    ///
+    /// # Errors
+    /// `too_many_rooms` when it waits for as many as it may.
+    pub(super) fn wait(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName) -> Result<(), Refusal> {
+        {
+            let mut waits = session.waits();
+            if waits.contains(room) {
+                return Ok(());
+            }
+            if waits.len() >= self.limits.rooms_per_socket {
+                return Err(Refusal::new(Code::TooManyRooms, "this socket waits for as many rooms as it may"));
+            }
+            waits.push(room.clone());
+        }
+        let (signaling, waiter, room) = (Arc::clone(self), Arc::downgrade(session), room.clone());
+        self.lifecycle.spawn(async move {
+            loop {
+                tokio::time::sleep(KNOCK).await;
+                let Some(session) = waiter.upgrade().filter(|session| session.is_open()) else { return };
+                if !session.waits().contains(&room) || signaling.lifecycle.is_draining() {
+                    return;
+                }
+                signaling.take(&session, Item::Knock(room.clone()));
+            }
+        });
+        Ok(())
+    }
+}
