@@ -483,6 +483,7 @@ impl<'de> serde::de::Visitor<'de> for Placeholders {
 pub mod reply {
     use super::{ByeReason, Refusal, Request, Serialize};
     use crate::{
+        ice::IceServer,
         id::{PeerId, RoomName},
         rooms::Role,
     };
@@ -615,17 +616,19 @@ pub mod reply {
     /// The acknowledgement of a request that needs no further answer, `[{ok: true}]`.
     pub const ACK_OK: &str = r#"[{"ok":true}]"#;
 
-    /// The acknowledgement of `create or join`, `[{ok: true, outcome, room, id}]`.
+    /// The acknowledgement of `create or join`, `[{ok: true, outcome, room, id, iceServers}]`, the last if there are any.
     #[must_use]
-    pub fn ack_seated(role: Role, room: &RoomName, own: PeerId) -> String {
+    pub fn ack_seated(role: Role, room: &RoomName, own: PeerId, ice: &[IceServer]) -> String {
         #[derive(Serialize)]
         struct Seated<'a> {
             ok: bool,
             outcome: &'static str,
             room: &'a str,
             id: engineioxide::socket::Sid,
+            #[serde(rename = "iceServers", skip_serializing_if = "<[IceServer]>::is_empty")]
+            ice: &'a [IceServer],
         }
-        json(&(Seated { ok: true, outcome: outcome(role), room: room.as_str(), id: own.0 },))
+        json(&(Seated { ok: true, outcome: outcome(role), room: room.as_str(), id: own.0, ice },))
     }
 
     /// What a request's name is told back as: known names as they are, others cut to a bounded length.
@@ -813,8 +816,14 @@ mod tests {
             json!([{"ok": false, "code": "no_peer", "message": "nobody", "retryable": true}])
         );
         assert_eq!(
-            value(&reply::ack_seated(Role::Joined, &room, own)),
+            value(&reply::ack_seated(Role::Joined, &room, own, &[])),
             json!([{"ok": true, "outcome": "joined", "room": "a\"b", "id": zero}])
+        );
+        let servers = json!([{"urls": ["turn:a"], "username": "1:u", "credential": "c"}, {"urls": ["stun:a"]}]);
+        let ice: Vec<crate::ice::IceServer> = serde_json::from_value(servers.clone()).expect("servers");
+        assert_eq!(
+            value(&reply::ack_seated(Role::Created, &room, own, &ice)),
+            json!([{"ok": true, "outcome": "created", "room": "a\"b", "id": zero, "iceServers": servers}])
         );
         assert_eq!(value(reply::ACK_OK), json!([{"ok": true}]));
         assert_eq!(value(&reply::event("candidate", r#"{"a":1}"#)), json!(["candidate", {"a": 1}]));

@@ -33,6 +33,7 @@ use crate::{
     adapter::{Outlet, OutletSlot, Switchboard, Undelivered},
     config::{Addresses, Compat, Limits, Timeouts},
     exchange::{Addressee, Content, Delivery, Letter, Post},
+    ice::Ice,
     id::{Generation, NodeId, PeerId, RoomName},
     lifecycle::Lifecycle,
     metrics::Metrics,
@@ -72,6 +73,8 @@ pub struct Signaling {
     timeouts: Timeouts,
     client_log: bool,
     ipaddr: Addresses,
+    /// The servers that peers are told of.
+    ice: Arc<Ice>,
     node: NodeId,
     generations: AtomicU64,
     /// Sessions that sit somewhere, or are about to: how the other peer of a room is found.
@@ -101,6 +104,8 @@ pub struct Parts {
     pub outlet: Arc<OutletSlot>,
     /// `[compat]`
     pub compat: Compat,
+    /// The servers that peers are told of.
+    pub ice: Arc<Ice>,
     /// `[limits]`
     pub limits: Limits,
     /// `[timeouts]`
@@ -126,6 +131,7 @@ impl Signaling {
             timeouts: parts.timeouts,
             client_log: parts.compat.client_log,
             ipaddr: parts.compat.ipaddr,
+            ice: parts.ice,
             node: parts.node,
             generations: AtomicU64::new(1),
             seated: Mutex::default(),

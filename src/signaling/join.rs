@@ -4,7 +4,10 @@
 //! which is what makes the order hold: `created` or `joined` before all else, `join` before anything of the second peer,
 //! `ready` before anything relayed.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use super::{
     Signaling, lock, reply,
@@ -12,6 +15,7 @@ use super::{
 };
 use crate::{
     exchange::Content,
+    ice::IceServer,
     id::RoomName,
     metrics::{JoinResult, Metrics},
     protocol::{ByeReason, Code, Refusal, Request},
@@ -84,6 +88,8 @@ impl Signaling {
             JoinOutcome::Full => 2,
         };
         self.log(session, || reply::log(&format!("Room {} now has {present} client(s)", room.as_str())));
+        // Only who asked for an answer gets to know them.
+        let ice = ack.map(|_| self.ice_for(session)).unwrap_or_default();
         match outcome {
             JoinOutcome::Full => {
                 session.seats().retain(|seat| seat.room != *room);
@@ -91,30 +97,49 @@ impl Signaling {
                 Err(Refusal::new(Code::Full, "two others are in this room"))
             }
             JoinOutcome::Seated(role, _) => {
-                self.tell_seated(session, room, role, ack);
+                self.tell_seated(session, room, role, ack, &ice);
                 Ok(JoinResult::Seated)
             }
             JoinOutcome::Created => {
                 self.log(session, || reply::log(&format!("Client ID {} created room {}", session.id(), room.as_str())));
-                self.created(session, room, order, ack);
+                self.created(session, room, order, ack, &ice);
                 Ok(JoinResult::Created)
             }
             JoinOutcome::Joined(other) => {
                 self.log(session, || reply::log(&format!("Client ID {} joined room {}", session.id(), room.as_str())));
-                self.joined(session, room, other, order, ack);
+                self.joined(session, room, other, order, ack, &ice);
                 Ok(JoinResult::Joined)
             }
         }
     }
 
-    fn tell_seated(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, role: Role, ack: Option<i64>) {
-        self.tell(session, reply::seated(role, room, session.id()));
-        self.acknowledge(session, ack, || reply::ack_seated(role, room, session.id()));
+    /// The servers that help this peer to reach the other.
+    fn ice_for(&self, session: &Session) -> Vec<IceServer> {
+        self.ice.servers(session.id().0.as_str().as_bytes(), SystemTime::now())
     }
 
-    fn created(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, order: u64, ack: Option<i64>) {
+    fn tell_seated(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        role: Role,
+        ack: Option<i64>,
+        ice: &[IceServer],
+    ) {
+        self.tell(session, reply::seated(role, room, session.id()));
+        self.acknowledge(session, ack, || reply::ack_seated(role, room, session.id(), ice));
+    }
+
+    fn created(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        order: u64,
+        ack: Option<i64>,
+        ice: &[IceServer],
+    ) {
         let mut seats = session.seats();
-        self.tell_seated(session, room, Role::Created, ack);
+        self.tell_seated(session, room, Role::Created, ack, ice);
         let Some(seat) = seat_in(&mut seats, room) else { return };
         seat.take(Role::Created, order);
         // The second peer may have come before this answer was read. If it has left again, nothing is to be told.
@@ -138,11 +163,12 @@ impl Signaling {
         other: Occupant,
         order: u64,
         ack: Option<i64>,
+        ice: &[IceServer],
     ) {
         let other_session = self.session_of(other);
         {
             let mut seats = session.seats();
-            self.tell_seated(session, room, Role::Joined, ack);
+            self.tell_seated(session, room, Role::Joined, ack, ice);
             let Some(seat) = seat_in(&mut seats, room) else { return };
             seat.take(Role::Joined, order);
             match std::mem::take(&mut seat.early) {
