@@ -102,10 +102,10 @@ export async function startCoturn(t, secret) {
   };
   const child = spawn("turnserver", [...flags, "--simple-log", ...Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)])], {
     cwd: home,
-    stdio: ["ignore", "pipe", "inherit"],
+    stdio: ["ignore", "pipe", "pipe"],
   });
   const coturn = { url: `turn:127.0.0.1:${port}`, log: "" };
-  child.stdout.on("data", (text) => (coturn.log += text));
+  for (const stream of [child.stdout, child.stderr]) stream.on("data", (text) => (coturn.log += text));
   t.after(async () => {
     const ended = once(child, "exit");
     if (child.exitCode === null && child.signalCode === null && child.kill("SIGKILL")) await ended;

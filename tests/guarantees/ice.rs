@@ -1,7 +1,7 @@
 //! Peers are told of STUN and TURN servers, and the credentials they get are good for a real coturn: for as long as they
 //! say, and by the secret it shares.
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use duet::{config::Ice, node::Node};
 use serde_json::{Value, json};
@@ -156,6 +156,49 @@ async fn a_secret_takes_the_place_of_another_without_a_refusal() {
     let (username, credential) = credentials(&old);
     assert_eq!(strict.allocate(username, credential).await, Err(401));
     node.stop().await;
+}
+
+#[tokio::test]
+async fn the_deployment_makes_a_secret_once_and_changes_it_while_coturn_runs() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = |path: &str| directory.path().join(path);
+    for volume in ["redis", "grafana", "turn"] {
+        std::fs::create_dir(at(volume)).expect("made");
+    }
+    let make_secrets = |rotate: &str| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/secrets.sh");
+        let ran = Command::new("sh").arg(script).env("SECRETS", directory.path()).env("ROTATE", rotate).status();
+        assert!(ran.expect("run").success());
+        let secrets = std::fs::read_to_string(at("turn/secret")).expect("secrets");
+        secrets.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let first = make_secrets("");
+    assert_eq!((first.len(), &make_secrets("")), (1, &first), "made once");
+    let file = at("turn/secret");
+    let coturn = Coturn::start_deployed(&file).await;
+    let (url, path) = (coturn.url(), file.to_str().expect("a path"));
+    let start = || async { node(&[("DUET_ICE__TURN", &url), ("DUET_ICE__SECRET_FILE", path)]).await };
+    let node = start().await;
+    let old = servers_of_join(&mut Client::connect(&node).await, "foo").await;
+    node.stop().await;
+
+    let both = make_secrets("turn");
+    assert!(both.len() == 2 && both[0] != both[1] && both[1] == first[0]);
+    coturn.take_secrets(&file);
+    let node = start().await;
+    let new = servers_of_join(&mut Client::connect(&node).await, "foo").await;
+    node.stop().await;
+    for servers in [&old, &new] {
+        let (username, credential) = credentials(servers);
+        coturn.allocate(username, credential).await.expect("a relay");
+    }
+
+    assert_eq!(make_secrets("turn-done"), both[..1]);
+    let coturn = Coturn::start_deployed(&file).await;
+    let (username, credential) = credentials(&new);
+    coturn.allocate(username, credential).await.expect("a relay");
+    let (username, credential) = credentials(&old);
+    assert_eq!(coturn.allocate(username, credential).await, Err(401));
 }
 
 #[tokio::test]

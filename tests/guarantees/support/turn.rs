@@ -5,6 +5,7 @@ use std::{
     collections::HashMap,
     fs,
     net::{Ipv4Addr, SocketAddr},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -34,6 +35,7 @@ const UDP: [u8; 4] = [17, 0, 0, 0];
 /// A running coturn.
 pub struct Coturn {
     port: u16,
+    realm: String,
     process: Child,
     directory: tempfile::TempDir,
 }
@@ -41,16 +43,57 @@ pub struct Coturn {
 impl Coturn {
     /// Starts it with these shared secrets, and waits until it answers.
     pub async fn start(secrets: &[&str]) -> Self {
+        Self::start_as(|realm| {
+            let mut command = Command::new("turnserver");
+            command
+                .args(["-n", "--no-tls", "--no-dtls", "--no-cli", "--use-auth-secret", "--log-file", "stdout"])
+                .args(["--simple-log", "--pidfile", "pid", "--userdb", "db", "--realm", realm])
+                .args(secrets.iter().map(|secret| format!("--static-auth-secret={secret}")));
+            command
+        })
+        .await
+    }
+
+    /// Starts it as the deployment in `deploy/` does, with the secrets of that file.
+    pub async fn start_deployed(secret_file: &Path) -> Self {
+        Self::start_as(|realm| {
+            let mut command = Self::deployed(realm, secret_file);
+            command.env("TURN_PEERS", "127.0.0.1 192.0.2.1");
+            command
+        })
+        .await
+    }
+
+    /// Has a deployed one take the secrets that its file has now.
+    pub fn take_secrets(&self, secret_file: &Path) {
+        let mut command = Self::deployed(&self.realm, secret_file);
+        let taken = command.arg("secrets").current_dir(self.directory.path()).status().expect("run");
+        assert!(taken.success());
+    }
+
+    fn deployed(realm: &str, secret_file: &Path) -> Command {
+        let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/coturn");
+        let mut command = Command::new("sh");
+        command
+            .arg(format!("{deploy}/start.sh"))
+            .env("TURN_CONFIG", format!("{deploy}/turnserver.conf"))
+            .env("TURN_SECRET_FILE", secret_file)
+            .env("TURN_REALM", realm)
+            .env("TURN_WORK", ".");
+        command
+    }
+
+    async fn start_as(command: impl Fn(&str) -> Command) -> Self {
         // A port that is free now may be taken when coturn comes to it.
         for _ in 0..5 {
-            if let Some(coturn) = Self::try_start(secrets).await {
+            if let Some(coturn) = Self::try_start(&command).await {
                 return coturn;
             }
         }
         panic!("no port for coturn");
     }
 
-    async fn try_start(secrets: &[&str]) -> Option<Self> {
+    async fn try_start(command: &impl Fn(&str) -> Command) -> Option<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         // Of its own: whoever answers by it is this one.
         let realm = format!("duet-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -58,29 +101,16 @@ impl Coturn {
         let port = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.and_then(|s| s.local_addr()).expect("bound").port();
         let log = fs::File::create(directory.path().join("log")).expect("a log");
         let port_text = port.to_string();
-        let process = Command::new("turnserver")
-            .args(["-n", "--listening-port", &port_text, "--listening-ip", "127.0.0.1", "--relay-ip", "127.0.0.1"])
-            .args(["--allow-loopback-peers", "--no-tls", "--no-dtls", "--no-cli", "--use-auth-secret"])
-            .args([
-                "--verbose",
-                "--log-file",
-                "stdout",
-                "--simple-log",
-                "--pidfile",
-                "pid",
-                "--userdb",
-                "db",
-                "--realm",
-                &realm,
-            ])
-            .args(secrets.iter().map(|secret| format!("--static-auth-secret={secret}")))
+        let process = command(&realm)
+            .args(["--listening-port", &port_text, "--listening-ip", "127.0.0.1", "--relay-ip", "127.0.0.1"])
+            .args(["--allow-loopback-peers", "--verbose"])
             .current_dir(directory.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))
             .stderr(log)
             .spawn()
             .expect("turnserver is installed (Debian: coturn)");
-        let mut coturn = Self { port, process, directory };
+        let mut coturn = Self { port, realm, process, directory };
         let answers = async {
             loop {
                 if coturn.process.try_wait().expect("a process").is_some() {
@@ -89,7 +119,7 @@ impl Coturn {
                 let socket = coturn.socket().await;
                 let asked = tokio::time::timeout(Duration::from_millis(200), ask(&socket, &[], None)).await;
                 if let Ok(refused) = asked {
-                    return refused.text(REALM) == realm;
+                    return refused.text(REALM) == coturn.realm;
                 }
             }
         };
