@@ -19,6 +19,7 @@ import { chromium } from "playwright-core";
 const PATIENCE_MS = 20_000;
 
 const PUBLIC = fileURLToPath(new URL("../../public/", import.meta.url));
+const COTURN = fileURLToPath(new URL("../../deploy/coturn/", import.meta.url));
 
 const FLAGS = [
   "--no-sandbox",
@@ -84,26 +85,23 @@ export async function startServer(t, settings = {}) {
   return server;
 }
 
-/** coturn on loopback, with one shared secret. Its port is taken by nobody else: who answers names its realm. */
+/** coturn as it is deployed, but on loopback. Its port is taken by nobody else: who answers names its realm. */
 export async function startCoturn(t, secret) {
   const home = await mkdtemp(pathJoin(tmpdir(), "duet-coturn-"));
+  await writeFile(pathJoin(home, "secret"), `${secret}\n`);
   const port = await freePort();
   const realm = `duet-${process.pid}-${port}`;
-  const flags = ["-n", "--no-tls", "--no-dtls", "--no-cli", "--allow-loopback-peers", "--use-auth-secret", "--verbose"];
-  const options = {
-    "listening-ip": "127.0.0.1",
-    "listening-port": port,
-    "relay-ip": "127.0.0.1",
-    realm,
-    "static-auth-secret": secret,
-    userdb: "db",
-    pidfile: "pid",
-    "log-file": "stdout",
+  const flags = ["--listening-ip", "127.0.0.1", "--listening-port", port, "--relay-ip", "127.0.0.1", "--allow-loopback-peers", "--verbose"];
+  const env = {
+    ...process.env,
+    TURN_CONFIG: pathJoin(COTURN, "turnserver.conf"),
+    TURN_SECRET_FILE: "secret",
+    TURN_WORK: ".",
+    TURN_REALM: realm,
+    // Where two peers that both use the relay meet.
+    TURN_PEERS: "127.0.0.1",
   };
-  const child = spawn("turnserver", [...flags, "--simple-log", ...Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)])], {
-    cwd: home,
-    stdio: ["ignore", "pipe", "pipe"],
-  });
+  const child = spawn("sh", [pathJoin(COTURN, "start.sh"), ...flags.map(String)], { cwd: home, env, stdio: ["ignore", "pipe", "pipe"] });
   const coturn = { url: `turn:127.0.0.1:${port}`, log: "" };
   for (const stream of [child.stdout, child.stderr]) stream.on("data", (text) => (coturn.log += text));
   t.after(async () => {
