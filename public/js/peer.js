@@ -180,7 +180,8 @@ export function createPeer(options) {
 
     /** What the next start takes, on whichever side it begins; what is connected stays so. @param {RTCIceServer[]} iceServers */
     setServers(iceServers) {
-      if (!closed) pc.setConfiguration(configuration(iceServers));
+      // Firefox before 118 has no such thing.
+      if (!closed) pc.setConfiguration?.(configuration(iceServers));
     },
 
     /** @param {Shows} now */
