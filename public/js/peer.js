@@ -180,7 +180,7 @@ export function createPeer(options) {
 
     /** What the next start takes, on whichever side it begins; what is connected stays so. @param {RTCIceServer[]} iceServers */
     setServers(iceServers) {
-      // Firefox before 118 has no such thing.
+      // Not every browser has it.
       if (!closed) pc.setConfiguration?.(configuration(iceServers));
     },
 
