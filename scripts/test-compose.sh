@@ -18,11 +18,13 @@ done
 fail() { echo "FAILED: $*"; "${compose[@]}" ps -a || true; "${compose[@]}" logs --tail 30 || true; exit 1; }
 # A deployment of its own, beside any that runs; the drills find it by the same variables.
 export COMPOSE_PROJECT_NAME=duet-test DUET_PORT=${DUET_PORT:-18080} PROMETHEUS_PORT=${PROMETHEUS_PORT:-19091}
+# Peers are told of a relay, though none runs here.
+export TURN_URLS=turn:192.0.2.1:3478
 end() { "${compose[@]}" down -v --timeout 5 >/dev/null 2>&1 || true; }
 trap end EXIT
 end
 
-"${compose[@]}" config -q || fail "docker-compose.yml is not valid"
+"${compose[@]}" --profile turn config -q || fail "docker-compose.yml is not valid"
 "${compose[@]}" up -d --build --wait || fail "it does not come up"
 echo "up after $SECONDS s"
 
@@ -44,6 +46,7 @@ said=$("${docker[@]}" run --rm -e DUET_SERVER__PORT=1 "$image" 2>&1) && fail "a 
 "${docker[@]}" run --rm duet-loadtest:latest --version || fail "the load generator does not start"
 
 grep -q '<html' <<<"$(curl -sf "http://127.0.0.1:$DUET_PORT/")" || fail "no page"
+grep -q '"urls":\["turn:192.0.2.1:3478"\],"username":"[0-9]*:duet-.*"credential":".' <<<"$(curl -sf "http://127.0.0.1:$DUET_PORT/ice-servers")" || fail "no credentials for a relay"
 grep -q 'Socket.IO v4' <<<"$(curl -sf "http://127.0.0.1:$DUET_PORT/socket.io/socket.io.js")" || fail "no client library"
 targets() { curl -sf "http://127.0.0.1:$PROMETHEUS_PORT/api/v1/query?query=sum(up%7Bjob=%22duet%22%7D)" | grep -o '"[0-9]*"\]' | tr -d '"]'; }
 end_of_patience=$((SECONDS + 60))

@@ -21,6 +21,7 @@ command -v nginx >/dev/null || need+=(nginx-light)
 command -v promtool >/dev/null || need+=(prometheus)
 command -v kubectl >/dev/null || need+=(kubernetes-client)
 command -v jq >/dev/null || need+=(jq)
+command -v turnserver >/dev/null || need+=(coturn)
 command -v systemd-analyze >/dev/null || need+=(systemd)
 python3 -c 'import ensurepip' 2>/dev/null || need+=(python3-venv)
 if ((${#need[@]})); then

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 pub mod seats;
 
 pub use seats::Seats;
+pub mod ice;
+
+pub use ice::Ice;
 
 /// The defaults, as the repository documents them.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -29,6 +32,8 @@ pub struct Settings {
     pub cluster: Cluster,
     /// What becomes of seats whose holders are lost.
     pub seats: Seats,
+    /// What helps peers to reach each other.
+    pub ice: Ice,
     /// What the lesson's clients expect.
     pub compat: Compat,
     /// The page at `/` and `/NAME`.
@@ -247,12 +252,17 @@ impl Settings {
                 "environment variable {stray}: no such setting (they read DUET_SECTION__KEY)"
             )));
         }
+        // Texts that may look like numbers: read as one and written again, a secret of digits would be another.
+        let texts = [("ice.secret", environment.get("DUET_ICE__SECRET").cloned())];
         let mut sources =
             config::Config::builder().add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml));
         if let Some(file) = file {
             sources = sources.add_source(config::File::from(file).format(config::FileFormat::Toml).required(true));
         }
-        let settings: Self = sources
+        let settings: Self = texts
+            .into_iter()
+            .try_fold(sources, |sources, (key, text)| sources.set_override_option(key, text))
+            .map_err(|error| BadSettings(error.to_string()))?
             .add_source(
                 config::Environment::with_prefix("DUET")
                     .prefix_separator("_")
@@ -299,6 +309,7 @@ impl Settings {
             self.page.directory.as_os_str().is_empty() || self.page.directory.join("index.html").is_file(),
             "page.directory: no index.html there",
         )?;
+        self.ice.validate()?;
         let limits = &self.limits;
         require(
             (1024..=64 << 20).contains(&limits.message_bytes),
@@ -337,6 +348,7 @@ impl Settings {
     pub fn printable(&self) -> String {
         let mut shown = self.clone();
         shown.redis.url = hide_password(&shown.redis.url);
+        shown.ice.hide_secrets();
         let value = match serde_json::to_value(&shown) {
             Ok(serde_json::Value::Object(sections)) => sections,
             _ => serde_json::Map::new(),
@@ -438,6 +450,13 @@ mod tests {
             ("DUET_PAGE__DIRECTORY", "/nowhere/at/all", "page.directory"),
             ("DUET_REDIS__PREFIX", "a b", "redis.prefix"),
             ("DUET_REDIS__CERT_FILE", "/x.pem", "redis.cert_file"),
+            ("DUET_ICE__STUN", "stun://a", "ice.stun"),
+            ("DUET_ICE__STUN", "turn:a", "ice.stun"),
+            ("DUET_ICE__TURN", "turn:a?transport=sctp", "ice.turn"),
+            ("DUET_ICE__TURN", "turn:a", "ice.secret"),
+            ("DUET_ICE__SECRET", "0123456789 abcdef", "ice.secret"),
+            ("DUET_ICE__LIFETIME", "0s", "ice.lifetime"),
+            ("DUET_ICE__USER_PREFIX", "a:b", "ice.user_prefix"),
             ("DUET_CLUSTER__LEASE", "1ms", "cluster.lease"),
             ("DUET_CLUSTER__RENEW", "3s", "cluster.renew"),
             ("DUET_CLUSTER__PATIENCE", "1h", "cluster.patience"),
@@ -482,7 +501,16 @@ mod tests {
         assert_eq!(hide_password("redis://host"), "redis://host");
         let mut settings = load(&[]).expect("defaults");
         settings.redis.url = "redis://me:secret@host".into();
-        assert!(!settings.printable().contains("secret"));
+        settings.ice.secret = "north-of-the-river".into();
+        let printed = settings.printable();
+        assert!(!printed.contains("secret@") && !printed.contains("river"), "{printed}");
+    }
+
+    #[test]
+    fn a_secret_of_digits_stays_as_it_is() {
+        for secret in ["00001234567890123", "12345678901234567890123456789012", "1e1000000000000000"] {
+            assert_eq!(load(&[("DUET_ICE__SECRET", secret)]).expect("valid").ice.secret, secret);
+        }
     }
 
     #[test]

@@ -16,20 +16,21 @@ use http::{Method, Request};
 use hyper::body::Incoming;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use crate::config::Page;
+use crate::{config::Page, ice::Ice};
 
 pub mod admin;
 pub mod client_library;
 pub mod eio3;
 pub mod engine;
+pub mod ice_servers;
 pub mod page;
 
 use engine::Engine;
 
-/// The public listener: Socket.IO, its client library, the page.
+/// The public listener: Socket.IO, its client library, the servers for calls, the page.
 #[must_use]
-pub fn public(engine: Arc<Engine>, page: &Page) -> Public {
-    Public { routes: routes(Arc::clone(&engine), page), engine }
+pub fn public(engine: Arc<Engine>, ice: Arc<Ice>, page: &Page) -> Public {
+    Public { routes: routes(Arc::clone(&engine), ice, page), engine }
 }
 
 /// The service of the public listener.
@@ -59,7 +60,7 @@ impl tower::Service<Request<Incoming>> for Public {
     }
 }
 
-fn routes(engine: Arc<Engine>, page: &Page) -> Router {
+fn routes(engine: Arc<Engine>, ice: Arc<Ice>, page: &Page) -> Router {
     // Open to pages of any origin, as a learner's page on another port needs it. The lesson's old clients send
     // credentials with every request, which rules out the wildcard.
     let cors = CorsLayer::new()
@@ -71,9 +72,11 @@ fn routes(engine: Arc<Engine>, page: &Page) -> Router {
         .route("/socket.io", any(engine::serve))
         .route("/socket.io/", any(engine::serve))
         .with_state(engine)
-        .layer(cors);
+        .layer(cors.clone());
+    let ice_servers = Router::new().route("/ice-servers", get(ice_servers::serve)).with_state(ice).layer(cors);
     Router::new()
         .merge(socket_io)
+        .merge(ice_servers)
         .route("/socket.io/{file}", get(client_library::file))
         .fallback_service(page::service(page))
 }

@@ -13,7 +13,8 @@
 //!    │              ├── adapter ────────┤   the Socket.IO server's own operations
 //!    │              ├── exchange ───────┤   letters from node to node
 //!    │              ├── rooms ──────────┤   who sits where
-//!    │              └── protocol ───────┘   names, payloads, codes
+//!    │              ├── protocol ───────┘   names, payloads, codes
+//!    └──────────────┴── ice                 STUN and TURN servers, credentials
 //!   transport    connections: accepted, paused, counted, closed
 //! ```
 //!
@@ -27,6 +28,7 @@ pub mod config;
 pub mod exchange;
 pub mod health;
 pub mod http;
+pub mod ice;
 pub mod id;
 pub mod lifecycle;
 pub mod metrics;

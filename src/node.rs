@@ -12,11 +12,8 @@ use tokio::{
 
 use crate::{
     adapter::{AdapterState, OutletSlot},
-    cluster::{
-        Cluster,
-        topology::{BadRedis, Deployment},
-    },
-    config::{Limits, Settings, Timeouts},
+    cluster::{Cluster, topology::Deployment},
+    config::{self, Limits, Settings, Timeouts},
     exchange::{Addressee, Post},
     http::{
         self,
@@ -24,6 +21,7 @@ use crate::{
         client_library,
         engine::{Engine, Service},
     },
+    ice::{BadIce, Ice},
     id::{NodeId, PeerId},
     lifecycle::Lifecycle,
     metrics::Metrics,
@@ -51,6 +49,7 @@ pub struct Node {
     pub admin: SocketAddr,
     lifecycle: Lifecycle,
     signaling: Arc<Signaling>,
+    ice: Arc<Ice>,
     cluster: Option<Cluster>,
     drain: Duration,
     listeners: Vec<JoinHandle<()>>,
@@ -63,8 +62,12 @@ impl Node {
     ///
     /// # Errors
     /// One line that names the setting.
-    pub fn check(settings: &Settings) -> Result<(), BadRedis> {
-        if settings.redis.url.is_empty() { Ok(()) } else { Deployment::parse(&settings.redis).map(drop) }
+    pub fn check(settings: &Settings) -> anyhow::Result<()> {
+        if !settings.redis.url.is_empty() {
+            Deployment::parse(&settings.redis)?;
+        }
+        Ice::new(&settings.ice)?;
+        Ok(())
     }
 
     /// Builds and starts a node. When this returns, it can be reached; alone it is also ready, with others as soon as
@@ -99,6 +102,7 @@ impl Node {
             Some(cluster) => (cluster.registry.clone(), Some(cluster.bus.clone())),
         };
         let (tracer, exporting) = otlp::start(&settings.telemetry, node, &metrics)?;
+        let ice = Arc::new(Ice::new(&settings.ice)?);
         let outlet = Arc::new(OutletSlot::default());
         let signaling = Signaling::new(
             registry,
@@ -108,6 +112,7 @@ impl Node {
                 outlet: Arc::clone(&outlet),
                 compat: settings.compat.clone(),
                 grace: settings.seats.grace,
+                ice: Arc::clone(&ice),
                 limits: limits.clone(),
                 timeouts: timeouts.clone(),
                 metrics: metrics.clone(),
@@ -141,7 +146,7 @@ impl Node {
             request: timeouts.request,
             lifecycle: lifecycle.clone(),
         };
-        let public_routes = http::public(Arc::new(engine), &settings.page);
+        let public_routes = http::public(Arc::new(engine), Arc::clone(&ice), &settings.page);
         let admin_routes = http::admin(Admin {
             lifecycle: lifecycle.clone(),
             metrics: metrics.clone(),
@@ -176,7 +181,15 @@ impl Node {
             cluster.run(&lifecycle, &Arc::downgrade(&addressee));
         }
         drop(starting);
-        Ok(Self { public, admin, lifecycle, signaling, cluster, drain: timeouts.drain, listeners, exporting })
+        Ok(Self { public, admin, lifecycle, signaling, ice, cluster, drain: timeouts.drain, listeners, exporting })
+    }
+
+    /// Takes other servers to tell peers of, and the secrets as they stand in their file now.
+    ///
+    /// # Errors
+    /// One line that names the setting; then all is as before.
+    pub fn reload_ice(&self, settings: &config::Ice) -> Result<(), BadIce> {
+        self.ice.reload(settings)
     }
 
     /// How many sockets all nodes have.

@@ -558,6 +558,7 @@ impl<'de> serde::de::Visitor<'de> for Placeholders {
 pub mod reply {
     use super::{ByeReason, Refusal, Request, Serialize};
     use crate::{
+        ice::IceServer,
         id::{PeerId, ResumeToken, RoomName},
         rooms::Role,
     };
@@ -725,9 +726,16 @@ pub mod reply {
     /// The acknowledgement of a request that needs no further answer, `[{ok: true}]`.
     pub const ACK_OK: &str = r#"[{"ok":true}]"#;
 
-    /// The acknowledgement of `create or join`, `[{ok: true, outcome, room, id, resume}]`.
+    /// The acknowledgement of `create or join`, `[{ok: true, outcome, room, id, resume, iceServers}]`, the last two if there are
+    /// any.
     #[must_use]
-    pub fn ack_seated(outcome: &'static str, room: &RoomName, own: PeerId, resume: Option<ResumeToken>) -> String {
+    pub fn ack_seated(
+        outcome: &'static str,
+        room: &RoomName,
+        own: PeerId,
+        resume: Option<ResumeToken>,
+        ice: &[IceServer],
+    ) -> String {
         #[derive(Serialize)]
         struct Seated<'a> {
             ok: bool,
@@ -736,9 +744,11 @@ pub mod reply {
             id: engineioxide::socket::Sid,
             #[serde(skip_serializing_if = "Option::is_none")]
             resume: Option<String>,
+            #[serde(rename = "iceServers", skip_serializing_if = "<[IceServer]>::is_empty")]
+            ice: &'a [IceServer],
         }
         let resume = resume.map(|token| token.to_string());
-        json(&(Seated { ok: true, outcome, room: room.as_str(), id: own.0, resume },))
+        json(&(Seated { ok: true, outcome, room: room.as_str(), id: own.0, resume, ice },))
     }
 
     /// What a request's name is told back as: known names as they are, others cut to a bounded length.
@@ -926,8 +936,14 @@ mod tests {
             json!([{"ok": false, "code": "no_peer", "message": "nobody", "retryable": true}])
         );
         assert_eq!(
-            value(&reply::ack_seated("joined", &room, own, None)),
+            value(&reply::ack_seated("joined", &room, own, None, &[])),
             json!([{"ok": true, "outcome": "joined", "room": "a\"b", "id": zero}])
+        );
+        let servers = json!([{"urls": ["turn:a"], "username": "1:u", "credential": "c"}, {"urls": ["stun:a"]}]);
+        let ice: Vec<crate::ice::IceServer> = serde_json::from_value(servers.clone()).expect("servers");
+        assert_eq!(
+            value(&reply::ack_seated("created", &room, own, None, &ice)),
+            json!([{"ok": true, "outcome": "created", "room": "a\"b", "id": zero, "iceServers": servers}])
         );
         assert_eq!(value(reply::ACK_OK), json!([{"ok": true}]));
         assert_eq!(value(&reply::event("candidate", r#"{"a":1}"#)), json!(["candidate", {"a": 1}]));

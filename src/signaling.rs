@@ -33,6 +33,7 @@ use crate::{
     adapter::{Outlet, OutletSlot, Switchboard, Undelivered},
     config::{Addresses, Compat, Limits, Timeouts},
     exchange::{Addressee, Content, Delivery, Letter, Post},
+    ice::Ice,
     id::{Generation, NodeId, PeerId, RoomName},
     lifecycle::Lifecycle,
     metrics::Metrics,
@@ -76,6 +77,8 @@ pub struct Signaling {
     /// How long a seat is kept for a peer that is lost.
     grace: Duration,
     ipaddr: Addresses,
+    /// The servers that peers are told of.
+    ice: Arc<Ice>,
     node: NodeId,
     generations: AtomicU64,
     /// Sessions that sit somewhere, or are about to: how the other peer of a room is found.
@@ -109,6 +112,8 @@ pub struct Parts {
     pub compat: Compat,
     /// `[seats]`: how long one is kept for a peer that is lost.
     pub grace: Duration,
+    /// The servers that peers are told of.
+    pub ice: Arc<Ice>,
     /// `[limits]`
     pub limits: Limits,
     /// `[timeouts]`
@@ -135,6 +140,7 @@ impl Signaling {
             client_log: parts.compat.client_log,
             grace: parts.grace,
             ipaddr: parts.compat.ipaddr,
+            ice: parts.ice,
             node: parts.node,
             generations: AtomicU64::new(1),
             seated: Mutex::default(),

@@ -5,6 +5,7 @@
  */
 
 import { choose, translator } from "./i18n.js";
+import { SOON_MS, freshIn } from "./ice.js";
 import { createMedia, mayShowCamera } from "./media.js";
 import { createPeer } from "./peer.js";
 import { isRoomName, madeUpRoom, pathOf, roomInAddress } from "./rooms.js";
@@ -23,8 +24,12 @@ let t = translator(language);
 let shortcuts = browser.get("shortcuts") !== "off";
 let speaker = browser.get("speaker") ?? "";
 let autoAsk = false;
+/** `?relay` behind the address shows whether the relays work. */
+const relayOnly = new URLSearchParams(location.search).has("relay");
 /** @type {RTCIceServer[]} */
 let iceServers = [];
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let freshTimer;
 /** @type {ReturnType<typeof createPeer> | null} */
 let peer = null;
 /** @type {MediaStream | null} */
@@ -138,8 +143,32 @@ async function ask() {
   const answer = await signaling.ask(state.room);
   if (answer === null) return;
   if (!answer.ok) return happened({ type: "refused", code: answer.code, retryable: answer.retryable });
-  iceServers = Array.isArray(answer.iceServers) ? answer.iceServers : [];
+  takeServers(answer.iceServers);
   happened({ type: "seated", outcome: answer.outcome, nonce: madeUpNonce() });
+}
+
+/** @param {RTCIceServer[] | undefined} servers */
+function takeServers(servers) {
+  iceServers = Array.isArray(servers) ? servers : [];
+  peer?.setServers(iceServers);
+  freshenIn(freshIn(iceServers, Date.now()));
+}
+
+/** @param {number | null} ms */
+function freshenIn(ms) {
+  clearTimeout(freshTimer);
+  if (ms !== null) freshTimer = setTimeout(() => void freshen(), ms);
+}
+
+/** Asking for a seat that one has changes nothing, and its answer has servers that can be used now. */
+async function freshen() {
+  const { room } = state;
+  // Who is to be seated again is told of them then.
+  if (state.seat !== "seated" || freshIn(iceServers, Date.now()) === null) return;
+  const answer = await signaling.ask(room);
+  if (state.room !== room || state.seat !== "seated") return;
+  if (answer?.ok) takeServers(answer.iceServers);
+  else freshenIn(SOON_MS);
 }
 
 /** @param {any} message */
@@ -155,6 +184,8 @@ function openPeer(call, polite) {
   peer = createPeer({
     polite,
     iceServers,
+    relayOnly,
+    freshen,
     tracks: tracks(),
     shows: shows(),
     send: (message) => signaling.send({ call, ...message }),

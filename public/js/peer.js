@@ -15,9 +15,11 @@
  * @typedef {object} Options
  * @property {boolean} polite
  * @property {RTCIceServer[]} iceServers
+ * @property {boolean} relayOnly  never reach the other directly
  * @property {Tracks} tracks
  * @property {Shows} shows
  * @property {(message: object) => void} send
+ * @property {() => Promise<void>} freshen  sees to it that `setServers` was told of servers that can be used now
  * @property {(stream: MediaStream) => void} onStream
  * @property {(shows: Shows) => void} onShows
  * @property {(link: "connecting" | "connected" | "interrupted" | "failed" | "gone") => void} onLink
@@ -25,8 +27,8 @@
 
 /** @param {Options} options */
 export function createPeer(options) {
-  const { iceServers, send, onStream, onShows, onLink } = options;
-  const pc = new RTCPeerConnection({ iceServers });
+  const { send, freshen, onStream, onShows, onLink } = options;
+  const pc = new RTCPeerConnection(configuration(options.iceServers));
   const localStream = new MediaStream();
   const remoteStream = new MediaStream();
   /** @type {Tracks} */
@@ -56,8 +58,11 @@ export function createPeer(options) {
   pc.onicecandidate = ({ candidate }) => {
     if (!closed) send({ candidate });
   };
-  pc.oniceconnectionstatechange = () => {
-    if (pc.iceConnectionState === "failed") pc.restartIce();
+  pc.oniceconnectionstatechange = async () => {
+    if (pc.iceConnectionState !== "failed") return;
+    // A relay refuses a new start with credentials that have expired.
+    await freshen();
+    if (!closed) pc.restartIce();
   };
   pc.onconnectionstatechange = () => {
     if (closed) return;
@@ -80,6 +85,11 @@ export function createPeer(options) {
         streams: [localStream],
       });
     }
+  }
+
+  /** @param {RTCIceServer[]} iceServers @returns {RTCConfiguration} */
+  function configuration(iceServers) {
+    return { iceServers, iceTransportPolicy: options.relayOnly ? "relay" : "all" };
   }
 
   /** The polite side puts its tracks on the lines the first offer laid out. */
@@ -166,6 +176,12 @@ export function createPeer(options) {
       if (tracks[kind] === track) return;
       tracks[kind] = track;
       place(kind);
+    },
+
+    /** What the next start takes, on whichever side it begins; what is connected stays so. @param {RTCIceServer[]} iceServers */
+    setServers(iceServers) {
+      // Not every browser has it.
+      if (!closed) pc.setConfiguration?.(configuration(iceServers));
     },
 
     /** @param {Shows} now */

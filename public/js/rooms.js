@@ -13,7 +13,7 @@ export const MAX_LENGTH = 128;
 const PLAIN = /^[\p{L}\p{N}_~-][\p{L}\p{N}\p{M}_~ !-]*$/u;
 
 /** First path segments that are something else than a room. */
-const TAKEN = new Set(["socket", "css", "js", "icons", "favicon", "manifest", "robots"]);
+const TAKEN = new Set(["socket", "ice-servers", "css", "js", "icons", "favicon", "manifest", "robots"]);
 
 /** @param {string} name */
 export function isRoomName(name) {

@@ -6,7 +6,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::{
@@ -15,12 +15,24 @@ use super::{
 };
 use crate::{
     exchange::Content,
+    ice::IceServer,
     id::{ResumeToken, RoomName},
     metrics::{JoinResult, Metrics},
     protocol::{ByeReason, Code, JoinOptions, Refusal, Request},
     rooms::{Ask, Join, JoinOutcome, Occupant, Role},
     telemetry::trace::{Kind, Span},
 };
+
+/// What is told with a seat.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Told<'a> {
+    /// The number of the acknowledgement its client waits for.
+    pub ack: Option<i64>,
+    /// What the seat can be taken back with.
+    pub token: Option<ResumeToken>,
+    /// The servers that help to reach the other peer.
+    pub ice: &'a [IceServer],
+}
 
 impl Signaling {
     /// `create or join`.
@@ -42,7 +54,9 @@ impl Signaling {
                 match self.wait(&session, &room) {
                     Ok(()) => {
                         self.tell(&session, reply::room("waiting", &room));
-                        self.acknowledge(&session, ack, || reply::ack_seated("waiting", &room, session.id(), None));
+                        self.acknowledge(&session, ack, || {
+                            reply::ack_seated("waiting", &room, session.id(), None, &[])
+                        });
                     }
                     Err(refusal) => self.refuse(&session, Some(Request::Join), Request::Join.name(), ack, &refusal),
                 }
@@ -135,6 +149,9 @@ impl Signaling {
             JoinOutcome::Full => 2,
         };
         self.log(session, || reply::log(&format!("Room {} now has {present} client(s)", room.as_str())));
+        // After the registry: whoever is refused costs no credentials.
+        let ice = ack.map(|_| self.ice_for(session)).unwrap_or_default();
+        let told = |token| Told { ack, token, ice: &ice };
         match outcome {
             JoinOutcome::Full => {
                 session.seats().retain(|seat| seat.room != *room);
@@ -145,55 +162,47 @@ impl Signaling {
             }
             JoinOutcome::Seated(role, _) => {
                 let token = seat_in(&mut session.seats(), room).and_then(|seat| seat.token);
-                self.tell_seated(session, room, role, token, ack);
+                self.tell_seated(session, room, role, told(token));
                 Ok(JoinResult::Seated)
             }
             JoinOutcome::Resumed(role, before, other) => {
                 self.log(session, || {
                     reply::log(&format!("Client ID {} is back in room {}", session.id(), room.as_str()))
                 });
-                self.resumed(session, room, (role, asked_back), before, (other, away), order, ack);
+                self.resumed(session, room, role, before, (other, away), order, told(asked_back));
                 Ok(JoinResult::Resumed)
             }
             JoinOutcome::Created => {
                 self.log(session, || reply::log(&format!("Client ID {} created room {}", session.id(), room.as_str())));
-                self.created(session, room, order, new, ack);
+                self.created(session, room, order, told(new));
                 Ok(JoinResult::Created)
             }
             JoinOutcome::Joined(other) => {
                 self.log(session, || reply::log(&format!("Client ID {} joined room {}", session.id(), room.as_str())));
-                self.joined(session, room, (other, away), order, new, ack);
+                self.joined(session, room, (other, away), order, told(new));
                 Ok(JoinResult::Joined)
             }
         }
     }
 
-    fn tell_seated(
-        self: &Arc<Self>,
-        session: &Arc<Session>,
-        room: &RoomName,
-        role: Role,
-        token: Option<ResumeToken>,
-        ack: Option<i64>,
-    ) {
-        // Who waited gave no acknowledgement for this: it is told with the event.
-        let told = token.filter(|_| ack.is_none());
-        self.tell(session, reply::seated(role, room, session.id(), told));
-        self.acknowledge(session, ack, || reply::ack_seated(reply::outcome(role), room, session.id(), token));
+    /// The servers that `session` is told of, with credentials of its own.
+    fn ice_for(&self, session: &Session) -> Vec<IceServer> {
+        self.ice.servers(session.id().0.as_str().as_bytes(), SystemTime::now())
     }
 
-    fn created(
-        self: &Arc<Self>,
-        session: &Arc<Session>,
-        room: &RoomName,
-        order: u64,
-        token: Option<ResumeToken>,
-        ack: Option<i64>,
-    ) {
+    fn tell_seated(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, role: Role, told: Told<'_>) {
+        let Told { ack, token, ice } = told;
+        // Who waited gave no acknowledgement for this: it is told with the event.
+        let with_event = token.filter(|_| ack.is_none());
+        self.tell(session, reply::seated(role, room, session.id(), with_event));
+        self.acknowledge(session, ack, || reply::ack_seated(reply::outcome(role), room, session.id(), token, ice));
+    }
+
+    fn created(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, order: u64, told: Told<'_>) {
         let mut seats = session.seats();
-        self.tell_seated(session, room, Role::Created, token, ack);
+        self.tell_seated(session, room, Role::Created, told);
         let Some(seat) = seat_in(&mut seats, room) else { return };
-        seat.token = token;
+        seat.token = told.token;
         seat.take(Role::Created, order);
         // The second peer may have come before this answer was read. If it has left again, nothing is to be told.
         self.tell_early(session, room, seat);
@@ -215,16 +224,15 @@ impl Signaling {
         room: &RoomName,
         (other, away): (Occupant, bool),
         order: u64,
-        token: Option<ResumeToken>,
-        ack: Option<i64>,
+        told: Told<'_>,
     ) {
         let other_session = self.session_of(other);
         let mut kept = None;
         {
             let mut seats = session.seats();
-            self.tell_seated(session, room, Role::Joined, token, ack);
+            self.tell_seated(session, room, Role::Joined, told);
             let Some(seat) = seat_in(&mut seats, room) else { return };
-            seat.token = token;
+            seat.token = told.token;
             seat.take(Role::Joined, order);
             match std::mem::take(&mut seat.early) {
                 Early::Departed(gone, reason) if gone == other => {

@@ -12,12 +12,13 @@ use std::{sync::Arc, time::Duration};
 use super::{
     Signaling,
     inbox::Item,
+    join::Told,
     lock, reply,
     session::{Early, Link, Seat, Session, seat_in},
 };
 use crate::{
     exchange::{Away, Content},
-    id::{ResumeToken, RoomName},
+    id::RoomName,
     protocol::{ByeReason, Code, Refusal, Request},
     rooms::{Expiry, LeaveOutcome, Occupant, Role},
 };
@@ -182,11 +183,11 @@ impl Signaling {
         self: &Arc<Self>,
         session: &Arc<Session>,
         room: &RoomName,
-        (role, token): (Role, Option<ResumeToken>),
+        role: Role,
         before: Occupant,
         (other, away): (Option<Occupant>, bool),
         order: u64,
-        ack: Option<i64>,
+        told: Told<'_>,
     ) {
         self.supersede(room, session.occupant(), before);
         let other_session = other.and_then(|other| self.session_of(other));
@@ -194,7 +195,8 @@ impl Signaling {
         {
             let mut seats = session.seats();
             self.tell(session, reply::resumed(room, session.id()));
-            self.acknowledge(session, ack, || reply::ack_seated("resumed", room, session.id(), token));
+            let Told { ack, token, ice } = told;
+            self.acknowledge(session, ack, || reply::ack_seated("resumed", room, session.id(), token, ice));
             let Some(seat) = seat_in(&mut seats, room) else { return };
             seat.token = token;
             seat.take(role, order);

@@ -75,6 +75,20 @@ test("every state has words, and every word-only state a way on", async (t) => {
   assert.deepEqual([...seen].sort(), all.sort());
 });
 
+test("fresh servers are asked for in time, and where no clock can be trusted, now and then", async (t) => {
+  const { SOON_MS, LATE_MS, freshIn } = await pageModule(t, "ice.js");
+  const now = 1_700_000_000_000;
+  const ends = (seconds) => [{ urls: ["stun:a"] }, { urls: ["turn:a"], username: `${now / 1000 + seconds}:duet-1`, credential: "c" }];
+  assert.equal(freshIn(ends(600), now), 300_000);
+  assert.equal(freshIn([...ends(6000), ...ends(600)], now), 300_000, "the first that ends");
+  assert.equal(freshIn(ends(6 * 3600), now), LATE_MS);
+  assert.equal(freshIn(ends(4), now), SOON_MS);
+  assert.equal(freshIn(ends(-86_400), now), SOON_MS);
+  assert.equal(freshIn([{ urls: "turn:a", username: "somebody", credential: "c" }], now), LATE_MS);
+  assert.equal(freshIn([{ urls: "stun:a" }], now), null);
+  assert.equal(freshIn([], now), null);
+});
+
 test("made-up room names are valid, readable and hard to guess", async (t) => {
   const { madeUpRoom, isRoomName, pathOf } = await pageModule(t, "rooms.js");
   const { WORDS } = await pageModule(t, "words.js");
@@ -99,7 +113,7 @@ test("any room name survives the way into an address and back", async (t) => {
     const { pathname, search } = new URL(pathOf(name), "https://example.org");
     assert.deepEqual(roomInAddress({ pathname, search }), { room: name }, name);
   }
-  for (const taken of ["socket.io", "css", "JS", "..", "favicon.ico"]) assert.match(pathOf(taken), /^\/\?room=/);
+  for (const taken of ["socket.io", "ice-servers", "css", "JS", "..", "favicon.ico"]) assert.match(pathOf(taken), /^\/\?room=/);
 });
 
 test("a name that cannot be a room is told apart from no name", async (t) => {

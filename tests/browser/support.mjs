@@ -8,6 +8,7 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { cp, mkdir, mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { createSocket } from "node:dgram";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join as pathJoin } from "node:path";
@@ -18,6 +19,7 @@ import { chromium } from "playwright-core";
 const PATIENCE_MS = 20_000;
 
 const PUBLIC = fileURLToPath(new URL("../../public/", import.meta.url));
+const COTURN = fileURLToPath(new URL("../../deploy/coturn/", import.meta.url));
 
 const FLAGS = [
   "--no-sandbox",
@@ -52,7 +54,7 @@ export async function until(what, condition) {
 }
 
 /** A server of this test's own where DUET_BIN names a binary, else the one DUET_URL names. */
-export async function startServer(t) {
+export async function startServer(t, settings = {}) {
   if (!process.env.DUET_BIN) {
     assert.ok(process.env.DUET_URL, "set DUET_BIN (path of the server) or DUET_URL (address of a running one)");
     return { url: process.env.DUET_URL.replace(/\/$/, ""), own: false };
@@ -65,7 +67,7 @@ export async function startServer(t) {
     // The server refuses settings it does not know, and these two are meant for the tests.
     const { DUET_BIN, DUET_URL, ...env } = process.env;
     child = spawn(DUET_BIN, [], {
-      env: { ...env, DUET_SERVER__LISTEN: `127.0.0.1:${port}`, DUET_ADMIN__LISTEN: "127.0.0.1:0" },
+      env: { ...env, ...settings, DUET_SERVER__LISTEN: `127.0.0.1:${port}`, DUET_ADMIN__LISTEN: "127.0.0.1:0" },
       stdio: ["ignore", "ignore", "inherit"],
     });
     await until("the server answers, or ended", async () => child.exitCode !== null || (await fetch(server.url)).ok);
@@ -81,6 +83,51 @@ export async function startServer(t) {
   t.after(() => server.stop("SIGKILL"));
   await server.start();
   return server;
+}
+
+/** coturn as it is deployed, but on loopback. Its port is taken by nobody else: who answers names its realm. */
+export async function startCoturn(t, secret) {
+  const home = await mkdtemp(pathJoin(tmpdir(), "duet-coturn-"));
+  await writeFile(pathJoin(home, "secret"), `${secret}\n`);
+  const port = await freePort();
+  const realm = `duet-${process.pid}-${port}`;
+  const flags = ["--listening-ip", "127.0.0.1", "--listening-port", port, "--relay-ip", "127.0.0.1", "--allow-loopback-peers", "--verbose"];
+  const env = {
+    ...process.env,
+    TURN_CONFIG: pathJoin(COTURN, "turnserver.conf"),
+    TURN_SECRET_FILE: "secret",
+    TURN_WORK: ".",
+    TURN_REALM: realm,
+    // Where two peers that both use the relay meet.
+    TURN_PEERS: "127.0.0.1",
+  };
+  const child = spawn("sh", [pathJoin(COTURN, "start.sh"), ...flags.map(String)], { cwd: home, env, stdio: ["ignore", "pipe", "pipe"] });
+  const coturn = { url: `turn:127.0.0.1:${port}`, log: "" };
+  for (const stream of [child.stdout, child.stderr]) stream.on("data", (text) => (coturn.log += text));
+  t.after(async () => {
+    const ended = once(child, "exit");
+    if (child.exitCode === null && child.signalCode === null && child.kill("SIGKILL")) await ended;
+    await rm(home, { recursive: true, force: true });
+  });
+  await once(child, "spawn");
+  await until("coturn answers, or ended", async () => child.exitCode !== null || (await answersAs(port, realm)));
+  assert.equal(child.exitCode, null, `coturn did not start:\n${coturn.log}`);
+  return coturn;
+}
+
+/** Asks for a relay without credentials (RFC 8656, section 7.2): the refusal names the realm. */
+async function answersAs(port, realm) {
+  const socket = createSocket("udp4");
+  try {
+    const heard = once(socket, "message", { signal: AbortSignal.timeout(200) });
+    const transaction = "0123456789abcdef01234567";
+    socket.send(Buffer.from(`000300082112a442${transaction}0019000411000000`, "hex"), port, "127.0.0.1");
+    return (await heard)[0].includes(realm);
+  } catch {
+    return false;
+  } finally {
+    socket.close();
+  }
 }
 
 async function freePort() {

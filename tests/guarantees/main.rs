@@ -7,6 +7,7 @@ mod deployments;
 mod faults;
 mod history;
 mod hostile;
+mod ice;
 mod layout;
 mod order;
 mod process;

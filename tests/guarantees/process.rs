@@ -31,6 +31,8 @@ async fn bad_settings_end_the_start_with_one_line_and_status_64() {
         ("DUET_LOG__LEVEL", "chatty"),
         ("DUET_TELEMETRY__OTLP_ENDPOINT", "collector"),
         ("DUET_TELEMETRY__SAMPLE_RATIO", "2"),
+        ("DUET_ICE__TURN", "turn:a"),
+        ("DUET_ICE__SECRET_FILE", "/nowhere/secret"),
         ("DUET_CONFIG", "/nowhere/duet.toml"),
     ] {
         // Would fail with another status if a port were bound before.

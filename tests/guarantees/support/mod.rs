@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod collector;
 pub mod process;
 pub mod redis;
+pub mod turn;
 
 use std::{collections::HashMap, future::Future, net::SocketAddr, time::Duration};
 
