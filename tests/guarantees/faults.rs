@@ -57,7 +57,8 @@ async fn the_seats_of_a_killed_node_are_free_within_ten_seconds_and_the_peer_tha
     let (mut stays, mut goes) = (Client::connect_to(nodes[0].public).await, Client::connect_to(nodes[1].public).await);
     seat(&mut stays, &mut goes, "r").await;
     let mut alone = Client::connect_to(nodes[1].public).await;
-    alone.call(&json!(["create or join", "nobody else"])).await;
+    alone.emit(&json!(["create or join", "nobody else"])).await;
+    alone.expect("created").await;
     let killed = Instant::now();
     nodes[1].kill();
     assert!(goes.is_closed_by_server().await);

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::support::{
     Client, Heard,
     chaos::{ChaosProxy, Mode},
-    cluster::lease,
+    cluster::{Variables, lease},
     process::NodeProcess,
     redis::{Redis, RedisOptions},
     wait_until,
@@ -178,6 +178,8 @@ struct World {
     addresses: [Mutex<SocketAddr>; 3],
     history: Mutex<History>,
     sessions: AtomicU64,
+    /// Seats taken back.
+    resumed: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -207,8 +209,9 @@ impl World {
     }
 }
 
-/// One client: comes, sits, talks, goes; again and again.
+/// One client: comes, sits, talks, goes, or is lost and comes back for its seat; again and again.
 async fn live(world: Arc<World>, mut dice: Dice) {
+    let mut seat: Option<(String, Value)> = None;
     while !world.stopped() {
         let node = usize::try_from(dice.below(3)).expect("small");
         let address = *world.addresses[node].lock().expect("an address");
@@ -217,10 +220,23 @@ async fn live(world: Arc<World>, mut dice: Dice) {
             continue;
         };
         let number = world.sessions.fetch_add(1, Ordering::SeqCst);
-        let room = format!("room-{}", dice.below(ROOMS));
-        let answer = client.try_call(&json!(["create or join", room]), Duration::from_secs(20)).await;
+        let fresh = || (format!("room-{}", dice.below(ROOMS)), Value::Null);
+        let (room, token) = seat.take().unwrap_or_else(fresh);
+        let join = match &token {
+            Value::Null => json!(["create or join", room]),
+            token => json!(["create or join", room, {"resume": token}]),
+        };
+        let answer = client.try_call(&join, Duration::from_secs(20)).await;
         let from = Instant::now();
-        let Some(answer) = answer else { continue };
+        let Some(answer) = answer else {
+            // Nobody can say what came of it: the token does.
+            seat = Some((room, token)).filter(|(_, token)| !token.is_null());
+            continue;
+        };
+        if answer["outcome"] == "resumed" {
+            world.resumed.fetch_add(1, Ordering::SeqCst);
+            assert_eq!(answer["resume"], token);
+        }
         if answer["ok"] == false {
             assert!(
                 ["full", "unavailable", "draining"].contains(&answer["code"].as_str().expect("a code")),
@@ -253,7 +269,10 @@ async fn live(world: Arc<World>, mut dice: Dice) {
             }
         }
         session.to = Instant::now();
-        if !closed && dice.below(2) == 0 {
+        let way = dice.below(4);
+        if way > 1 {
+            seat = Some((room.clone(), answer["resume"].clone()));
+        } else if !closed && way == 0 {
             let _ = client.try_call(&json!(["bye", room]), Duration::from_secs(20)).await;
         }
         for heard in client.heard() {
@@ -272,6 +291,11 @@ async fn live(world: Arc<World>, mut dice: Dice) {
     }
 }
 
+/// The leases of the defaults, and seats that are kept a little longer than that.
+fn settings() -> Variables {
+    [lease("7s", "1s"), vec![("DUET_SEATS__GRACE".into(), "9s".into())]].concat()
+}
+
 /// Starts three nodes, each behind a proxy, and clients; `faults` is what happens meanwhile.
 async fn run<F>(options: RedisOptions, faults: impl FnOnce(Arc<World>, Stage) -> F)
 where
@@ -283,11 +307,12 @@ where
         proxies.push(ChaosProxy::start(([127, 0, 0, 1], redis.port()).into()).await);
     }
     let urls: Vec<String> = proxies.iter().map(|proxy| format!("redis://{}", proxy.address())).collect();
-    let nodes = NodeProcess::start_all(&urls, &lease("7s", "1s")).await;
+    let nodes = NodeProcess::start_all(&urls, &settings()).await;
     let world = Arc::new(World {
         addresses: [nodes[0].public, nodes[1].public, nodes[2].public].map(Mutex::new),
         history: Mutex::default(),
         sessions: AtomicU64::new(0),
+        resumed: AtomicU64::new(0),
         stop: AtomicBool::new(false),
     });
     let seed = u64::from(std::process::id()) << 20 | u64::from(redis.port());
@@ -311,10 +336,14 @@ where
         .sessions
         .iter()
         .fold((0, 0), |(sent, heard), session| (sent + session.sent.len(), heard + session.heard.len()));
-    println!("{} seats taken, {sent} messages acknowledged, {heard} heard", history.sessions.len());
+    let resumed = world.resumed.load(Ordering::SeqCst);
+    println!(
+        "{} seats taken, {resumed} of them back, {sent} messages acknowledged, {heard} heard",
+        history.sessions.len()
+    );
     let wrong = history.check();
     assert!(wrong.is_empty(), "{} violations, the first: {:#?}", wrong.len(), &wrong[..wrong.len().min(10)]);
-    assert!(history.sessions.len() > 100 && sent > 1000 && heard > 1000, "too little happened");
+    assert!(history.sessions.len() > 100 && sent > 1000 && heard > 1000 && resumed > 30, "too little happened");
 }
 
 /// What faults are done to.
@@ -335,7 +364,7 @@ impl Stage {
 
     async fn kill_and_replace(&mut self, world: &World, node: usize) {
         world.fault(&[node], Kind::Killed, async { self.nodes[node].kill() }).await;
-        self.nodes[node] = NodeProcess::start(&self.urls[node], &lease("7s", "1s")).await;
+        self.nodes[node] = NodeProcess::start(&self.urls[node], &settings()).await;
         *world.addresses[node].lock().expect("an address") = self.nodes[node].public;
     }
 

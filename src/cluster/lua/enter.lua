@@ -26,6 +26,8 @@ end
 local status = 'fresh'
 if held_in ~= '' and held_in ~= epoch and ends > 0 then
   status = 'assert'
+  -- What it asserts is all that it holds: nothing of what was stored of it is kept.
+  redis.call('HDEL', ENDED, node .. ':' .. lease)
   for i = 6, #ARGV do
     local other = entry_of(ARGV[i])
     if not other or other.asserted == '0' then redis.call('SADD', WAITING, ARGV[i]) end
