@@ -178,11 +178,7 @@ impl Node {
                 lifecycle.stop_token().clone(),
             )),
         ];
-        if !client_library::is_built_in() {
-            tracing::warn!(
-                "built without the Socket.IO client library (npm was missing): /socket.io/socket.io.js is not served"
-            );
-        }
+        tell_of_missing_library();
         if let Some(cluster) = &cluster {
             let addressee: Arc<dyn Addressee> = signaling.clone();
             cluster.run(&lifecycle, &Arc::downgrade(&addressee));
@@ -309,6 +305,14 @@ fn public_wires(metrics: &Metrics, write_stall: Duration, limiter: Arc<Limiter>)
         stalled: metrics.stalls.clone(),
         limiter: Some(limiter),
     })
+}
+
+fn tell_of_missing_library() {
+    if !client_library::is_built_in() {
+        tracing::warn!(
+            "built without the Socket.IO client library (npm was missing): /socket.io/socket.io.js is not served"
+        );
+    }
 }
 
 async fn sweep(limiter: Arc<Limiter>) {

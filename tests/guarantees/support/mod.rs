@@ -195,12 +195,7 @@ impl Client {
         Self::opened(address, stream, headers, "").await
     }
 
-    async fn opened(
-        address: SocketAddr,
-        stream: TcpStream,
-        headers: &[(&str, &str)],
-        auth: &str,
-    ) -> Result<Self, u16> {
+    async fn opened(address: SocketAddr, stream: TcpStream, headers: &[(&str, &str)], auth: &str) -> Result<Self, u16> {
         let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
         let mut request = url.into_client_request().expect("a request");
         for (name, value) in headers {
