@@ -70,7 +70,8 @@ impl Kind {
             Self::Handshakes => 64,
             // More than the node takes.
             Self::HalfHeaders => 5000,
-            Self::TinyFrames | Self::Joins | Self::EndlessMessages => 60,
+            Self::TinyFrames | Self::EndlessMessages => 60,
+            Self::Joins => 40,
             Self::EndlessBodies => 200,
         }
     }
