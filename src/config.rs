@@ -8,12 +8,17 @@ use std::{collections::HashMap, fmt::Write as _, net::SocketAddr, path::PathBuf,
 
 use serde::{Deserialize, Serialize};
 
+pub mod ice;
+pub mod limits;
+pub mod network;
+pub mod rate;
 pub mod seats;
 
-pub use seats::Seats;
-pub mod ice;
-
 pub use ice::Ice;
+pub use limits::Limits;
+pub use network::{Networks, Origins, ProxyProtocol};
+pub use rate::Rate;
+pub use seats::Seats;
 
 /// The defaults, as the repository documents them.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -58,6 +63,15 @@ pub struct Server {
     pub backlog: u32,
     /// `DUET_SERVER__WORKER_THREADS`: threads that serve; 0 for as many as there are cores for this process.
     pub worker_threads: usize,
+    /// `DUET_SERVER__TRUSTED_PROXIES`: networks whose word on who the client is is believed.
+    pub trusted_proxies: Networks,
+    /// `DUET_SERVER__PROXY_PROTOCOL`: whether connections of trusted proxies begin with the PROXY protocol.
+    pub proxy_protocol: ProxyProtocol,
+    /// `DUET_SERVER__ALLOWED_ORIGINS`: whose pages may use this server from a browser; empty for any.
+    pub allowed_origins: Origins,
+    /// `DUET_SERVER__HSTS`: for how long browsers are told to come back by HTTPS only; nothing for not at all.
+    #[serde(with = "humantime_serde")]
+    pub hsts: Duration,
 }
 
 /// `[admin]`
@@ -158,22 +172,6 @@ impl From<Addresses> for String {
 pub struct Page {
     /// `DUET_PAGE__DIRECTORY`: a directory of your own instead of the page compiled in; empty for the latter.
     pub directory: PathBuf,
-}
-
-/// `[limits]`
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Limits {
-    /// `DUET_LIMITS__MESSAGE_BYTES`: of one packet; a larger one closes the connection.
-    pub message_bytes: usize,
-    /// `DUET_LIMITS__ATTACHMENTS`: binary attachments of one event; more close the connection.
-    pub attachments: usize,
-    /// `DUET_LIMITS__DEPTH`: nesting of arrays and objects in one event; deeper is refused.
-    pub depth: usize,
-    /// `DUET_LIMITS__OUTBOUND_BYTES`: waiting for one receiver; one further behind is closed.
-    pub outbound_bytes: usize,
-    /// `DUET_LIMITS__ROOMS_PER_SOCKET`: rooms one socket may sit in at a time; more are refused.
-    pub rooms_per_socket: usize,
 }
 
 /// `[timeouts]`
@@ -282,6 +280,11 @@ impl Settings {
         let require = |holds: bool, complaint: &str| if holds { Ok(()) } else { Err(BadSettings(complaint.into())) };
         require(self.server.backlog > 0, "server.backlog: must be at least 1")?;
         require(self.server.worker_threads <= 1024, "server.worker_threads: must be at most 1024")?;
+        require(
+            self.server.proxy_protocol == ProxyProtocol::Off || !self.server.trusted_proxies.is_empty(),
+            "server.proxy_protocol: name the proxies in server.trusted_proxies",
+        )?;
+        require(self.server.hsts <= Duration::from_hours(24 * 800), "server.hsts: must be at most 800 days")?;
         let prefix = &self.redis.prefix;
         require(
             (1..=32).contains(&prefix.len())
@@ -310,18 +313,7 @@ impl Settings {
             "page.directory: no index.html there",
         )?;
         self.ice.validate()?;
-        let limits = &self.limits;
-        require(
-            (1024..=64 << 20).contains(&limits.message_bytes),
-            "limits.message_bytes: must be between 1024 and 67108864",
-        )?;
-        require((1..=1024).contains(&limits.attachments), "limits.attachments: must be between 1 and 1024")?;
-        require((8..=1024).contains(&limits.depth), "limits.depth: must be between 8 and 1024")?;
-        require(
-            (4096..=1 << 30).contains(&limits.outbound_bytes),
-            "limits.outbound_bytes: must be between 4096 and 1073741824",
-        )?;
-        require((1..=4096).contains(&limits.rooms_per_socket), "limits.rooms_per_socket: must be between 1 and 4096")?;
+        self.limits.validate().map_err(BadSettings)?;
         for (name, value) in [
             ("handshake", self.timeouts.handshake),
             ("request", self.timeouts.request),
@@ -416,6 +408,11 @@ mod tests {
         assert_eq!(settings.redis.url, "");
         assert!(settings.compat.client_log);
         assert_eq!(settings.limits.outbound_bytes, 1 << 20);
+        let limits = &settings.limits;
+        assert_eq!(String::from(limits.events), "100/s burst 1000");
+        assert_eq!((limits.sockets_per_address, limits.connections_per_address), (0, 0));
+        assert_eq!(limits.handshakes, Rate::NONE);
+        assert!(settings.server.trusted_proxies.is_empty() && settings.server.allowed_origins.is_any());
         assert_eq!(settings.telemetry.otlp_endpoint, "");
         let noticed = settings.timeouts.ping_interval + settings.timeouts.ping_timeout;
         assert!(noticed < Duration::from_secs(20) && settings.timeouts.handshake <= Duration::from_secs(10));
@@ -443,6 +440,14 @@ mod tests {
             ("DUET_COMPAT__IPADDR", "everything", "everything"),
             ("DUET_LIMITS__MESSAGE_BYTES", "1", "message_bytes"),
             ("DUET_LIMITS__MESSAGE_BYTES", "-1", "message_bytes"),
+            ("DUET_LIMITS__EVENTS", "often", "often"),
+            ("DUET_LIMITS__TRACKED", "1", "limits.tracked"),
+            ("DUET_LIMITS__CANDIDATE_BYTES", "7", "limits.candidate_bytes"),
+            ("DUET_SERVER__TRUSTED_PROXIES", "10.0.0.0/40", "10.0.0.0/40"),
+            ("DUET_SERVER__PROXY_PROTOCOL", "on", "trusted_proxies"),
+            ("DUET_SERVER__PROXY_PROTOCOL", "v3", "proxy_protocol"),
+            ("DUET_SERVER__ALLOWED_ORIGINS", "example.org", "example.org"),
+            ("DUET_SERVER__HSTS", "10y", "server.hsts"),
             ("DUET_TIMEOUTS__DRAIN", "soon", "drain"),
             ("DUET_TIMEOUTS__HANDSHAKE", "1h", "handshake"),
             ("DUET_LOG__LEVEL", "loud", "loud"),

@@ -16,10 +16,11 @@
 //!    │              ├── protocol ───────┘   names, payloads, codes
 //!    └──────────────┴── ice                 STUN and TURN servers, credentials
 //!   transport    connections: accepted, paused, counted, closed
+//!   limits       how much a stranger may have of all that (under http, signaling, transport)
 //! ```
 //!
 //! Reading order: [`protocol`] (what is said), [`rooms`] (who may say it to whom), [`signaling`] (what happens on each
-//! event), [`transport`] (how bytes come and go), [`http`] (how they get here), [`exchange`] and [`cluster`] (how several
+//! event), [`transport`] (how bytes come and go), [`http`] (how they get here), [`limits`] (how much of it), [`exchange`] and [`cluster`] (how several
 //! nodes are one service), [`node`] (how it fits together).
 
 pub mod adapter;
@@ -31,6 +32,7 @@ pub mod http;
 pub mod ice;
 pub mod id;
 pub mod lifecycle;
+pub mod limits;
 pub mod metrics;
 pub mod node;
 pub mod protocol;

@@ -145,6 +145,97 @@ impl RelayResult {
     }
 }
 
+/// A limit of `[limits]`, as `duet_limited_total` counts it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Limit {
+    /// Sockets of the node.
+    Sockets,
+    /// Connections of the node that carry no session.
+    Connections,
+    /// Sockets of an address.
+    SocketsPerAddress,
+    /// Connections of an address that carry no session.
+    ConnectionsPerAddress,
+    /// Handshakes of an address.
+    Handshakes,
+    /// Events of a socket.
+    Events,
+    /// Bytes of a socket, or its WebSocket frames.
+    Wire,
+    /// Bytes of one event of its kind.
+    EventBytes,
+    /// Joins of an address.
+    Joins,
+    /// Joins of a room.
+    RoomJoins,
+    /// Failed joins and tokens of an address.
+    Failures,
+}
+
+impl Limit {
+    /// Every limit.
+    pub const ALL: [Self; 11] = [
+        Self::Sockets,
+        Self::Connections,
+        Self::SocketsPerAddress,
+        Self::ConnectionsPerAddress,
+        Self::Handshakes,
+        Self::Events,
+        Self::Wire,
+        Self::EventBytes,
+        Self::Joins,
+        Self::RoomJoins,
+        Self::Failures,
+    ];
+
+    /// Its name in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sockets => "sockets",
+            Self::Connections => "connections",
+            Self::SocketsPerAddress => "sockets_per_address",
+            Self::ConnectionsPerAddress => "connections_per_address",
+            Self::Handshakes => "handshakes",
+            Self::Events => "events",
+            Self::Wire => "wire",
+            Self::EventBytes => "event_bytes",
+            Self::Joins => "joins",
+            Self::RoomJoins => "room_joins",
+            Self::Failures => "failures",
+        }
+    }
+}
+
+/// What a limit did, as `duet_limited_total` counts it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LimitedBy {
+    /// What came had to wait.
+    Delay,
+    /// It was refused.
+    Refusal,
+    /// A connection was closed.
+    Close,
+}
+
+impl LimitedBy {
+    /// All that a limit can do.
+    pub const ALL: [Self; 3] = [Self::Delay, Self::Refusal, Self::Close];
+
+    /// Its name in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Delay => "delay",
+            Self::Refusal => "refusal",
+            Self::Close => "close",
+        }
+    }
+}
+
+/// Counts what limits did.
+pub type Limited = Family<(Limit, LimitedBy)>;
+
 /// Why a socket was closed, as `duet_sockets_closed_total` counts it.
 pub type CloseReason = ByeReason;
 
@@ -214,6 +305,8 @@ pub struct Metrics {
     pub bus_waiting_bytes: IntGauge,
     /// Requests refused.
     refusals: IntCounterVec,
+    /// What limits did.
+    pub limited: Limited,
     /// `log` events not sent to a client that is behind.
     pub log_drops: IntCounter,
     /// Senders made to wait for their receiver.
@@ -326,6 +419,16 @@ impl Metrics {
                 "Requests refused, by event and code.",
                 &["event", "code"],
             )?,
+            limited: {
+                let limited = made.counters(
+                    "duet_limited_total",
+                    "What limits did, by limit: delay what came, refuse it, or close a connection.",
+                    &["limit", "by"],
+                )?;
+                let pairs = Limit::ALL.into_iter().flat_map(|limit| LimitedBy::ALL.map(|by| (limit, by)));
+                let counter = |(limit, by): (Limit, LimitedBy)| limited.with_label_values(&[limit.name(), by.name()]);
+                Family(pairs.map(|pair| (pair, counter(pair))).collect())
+            },
             log_drops: made.counter("duet_log_drops_total", "log events not sent to a client that is behind.")?,
             pauses: made.counter("duet_sender_pauses_total", "Times a sender was made to wait for its receiver.")?,
             received_bytes: made.counter("duet_received_bytes_total", "Bytes received by the public listener.")?,

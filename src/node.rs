@@ -2,7 +2,11 @@
 //!
 //! The only place that knows every part. Tests start nodes the same way `main` does, on port 0.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use socketioxide::{ParserConfig, SocketIo};
 use tokio::{
@@ -13,7 +17,7 @@ use tokio::{
 use crate::{
     adapter::{AdapterState, OutletSlot},
     cluster::{Cluster, topology::Deployment},
-    config::{self, Limits, Settings, Timeouts},
+    config::{self, Limits, ProxyProtocol, Settings, Timeouts},
     exchange::{Addressee, Post},
     http::{
         self,
@@ -24,12 +28,13 @@ use crate::{
     ice::{BadIce, Ice},
     id::{NodeId, PeerId},
     lifecycle::Lifecycle,
+    limits::Limiter,
     metrics::Metrics,
     rooms::{Registry, memory::MemoryRegistry},
     signaling::{Io, Parts, Signaling},
     telemetry::otlp::{self, Exporting},
     transport::{
-        listener::{self, ListenOptions},
+        listener::{self, Door, ListenOptions},
         wire::WireContext,
     },
 };
@@ -37,8 +42,11 @@ use crate::{
 /// Read buffer of a WebSocket, in bytes. An idle socket pays for it; a larger message makes it grow for as long as it
 /// takes, and costs no further system call (see `Wire`).
 const WEBSOCKET_READ_BUFFER: usize = 512;
-/// Packets that may wait for one socket. What bounds a queue is its bytes; this only has to be out of the way.
-const QUEUED_PACKETS: usize = 1 << 20;
+/// Packets that may wait for one socket. What bounds a queue of messages is its bytes; this bounds what the library answers
+/// of its own, which nobody counts.
+const QUEUED_PACKETS: usize = 1 << 16;
+/// How often what is not worth remembering is forgotten.
+const SWEEP: Duration = Duration::from_secs(10);
 
 /// A running node.
 #[derive(Debug)]
@@ -48,6 +56,7 @@ pub struct Node {
     /// Where the admin listener is.
     pub admin: SocketAddr,
     lifecycle: Lifecycle,
+    limiter: Arc<Limiter>,
     signaling: Arc<Signaling>,
     ice: Arc<Ice>,
     cluster: Option<Cluster>,
@@ -82,6 +91,8 @@ impl Node {
         let starting = lifecycle.hold("starting");
         let timeouts = &settings.timeouts;
         let limits = &settings.limits;
+        let limiter = Limiter::new(limits, metrics.limited.clone());
+        lifecycle.spawn(sweep(Arc::clone(&limiter)));
 
         let node = NodeId::random();
         let cluster = if settings.redis.url.is_empty() {
@@ -114,6 +125,7 @@ impl Node {
                 grace: settings.seats.grace,
                 ice: Arc::clone(&ice),
                 limits: limits.clone(),
+                limiter: Arc::clone(&limiter),
                 timeouts: timeouts.clone(),
                 metrics: metrics.clone(),
                 tracer,
@@ -138,15 +150,8 @@ impl Node {
         let admin_listener = bind("admin.listen", settings.admin.listen)?;
         let (public, admin) = (public_listener.local_addr()?, admin_listener.local_addr()?);
 
-        let engine = Engine {
-            service,
-            flows: Arc::default(),
-            websockets: metrics.websockets.clone(),
-            handshake: timeouts.handshake,
-            request: timeouts.request,
-            lifecycle: lifecycle.clone(),
-        };
-        let public_routes = http::public(Arc::new(engine), Arc::clone(&ice), &settings.page);
+        let engine = engine(service, &settings, &metrics, &lifecycle, &limiter);
+        let public_routes = http::public(Arc::new(engine), Arc::clone(&ice), &settings.page, &settings.server);
         let admin_routes = http::admin(Admin {
             lifecycle: lifecycle.clone(),
             metrics: metrics.clone(),
@@ -156,14 +161,16 @@ impl Node {
             tokio::spawn(listener::serve(
                 public_listener,
                 options,
+                Some(Arc::new(door(&settings, &limiter))),
                 public_routes,
-                public_wires(&metrics, timeouts.write_stall),
+                public_wires(&metrics, timeouts.write_stall, Arc::clone(&limiter)),
                 metrics.http_connections.clone(),
                 lifecycle.accept_token().clone(),
             )),
             tokio::spawn(listener::serve(
                 admin_listener,
                 options,
+                None,
                 admin_routes,
                 // The operator's own traffic is in no metric.
                 Arc::new(WireContext::uncounted(timeouts.write_stall)?),
@@ -171,17 +178,19 @@ impl Node {
                 lifecycle.stop_token().clone(),
             )),
         ];
-        if !client_library::is_built_in() {
-            tracing::warn!(
-                "built without the Socket.IO client library (npm was missing): /socket.io/socket.io.js is not served"
-            );
-        }
+        tell_of_missing_library();
         if let Some(cluster) = &cluster {
             let addressee: Arc<dyn Addressee> = signaling.clone();
             cluster.run(&lifecycle, &Arc::downgrade(&addressee));
         }
         drop(starting);
-        Ok(Self { public, admin, lifecycle, signaling, ice, cluster, drain: timeouts.drain, listeners, exporting })
+        let drain = timeouts.drain;
+        Ok(Self { public, admin, lifecycle, limiter, signaling, ice, cluster, drain, listeners, exporting })
+    }
+
+    /// From now on these limits hold, as far as they can be replaced while a node runs (see [`Limiter::reload`]).
+    pub fn reload_limits(&self, limits: &Limits) {
+        self.limiter.reload(limits);
     }
 
     /// Takes other servers to tell peers of, and the secrets as they stand in their file now.
@@ -236,6 +245,35 @@ impl Node {
     }
 }
 
+fn engine(
+    service: Service,
+    settings: &Settings,
+    metrics: &Metrics,
+    lifecycle: &Lifecycle,
+    limiter: &Arc<Limiter>,
+) -> Engine {
+    Engine {
+        service,
+        flows: Arc::default(),
+        websockets: metrics.websockets.clone(),
+        handshake: settings.timeouts.handshake,
+        request: settings.timeouts.request,
+        lifecycle: lifecycle.clone(),
+        limiter: Arc::clone(limiter),
+        trusted: settings.server.trusted_proxies.clone(),
+        origins: settings.server.allowed_origins.clone(),
+        told_of_proxy: AtomicBool::new(false),
+    }
+}
+
+fn door(settings: &Settings, limiter: &Arc<Limiter>) -> Door {
+    Door {
+        limiter: Arc::clone(limiter),
+        trusted: settings.server.trusted_proxies.clone(),
+        announced: settings.server.proxy_protocol == ProxyProtocol::On,
+    }
+}
+
 /// The Socket.IO server.
 fn socket_io(limits: &Limits, timeouts: &Timeouts, state: AdapterState) -> (Service, Io) {
     SocketIo::builder()
@@ -259,11 +297,28 @@ fn socket_io(limits: &Limits, timeouts: &Timeouts, state: AdapterState) -> (Serv
         .build_svc()
 }
 
-fn public_wires(metrics: &Metrics, write_stall: Duration) -> Arc<WireContext> {
+fn public_wires(metrics: &Metrics, write_stall: Duration, limiter: Arc<Limiter>) -> Arc<WireContext> {
     Arc::new(WireContext {
         write_stall,
         received: metrics.received_bytes.clone(),
         sent: metrics.sent_bytes.clone(),
         stalled: metrics.stalls.clone(),
+        limiter: Some(limiter),
     })
+}
+
+fn tell_of_missing_library() {
+    if !client_library::is_built_in() {
+        tracing::warn!(
+            "built without the Socket.IO client library (npm was missing): /socket.io/socket.io.js is not served"
+        );
+    }
+}
+
+async fn sweep(limiter: Arc<Limiter>) {
+    let mut due = tokio::time::interval(SWEEP);
+    loop {
+        due.tick().await;
+        limiter.sweep(limiter.now());
+    }
 }

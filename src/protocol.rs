@@ -89,6 +89,22 @@ pub enum Code {
     TooManyRooms,
     /// This socket sends faster than its requests can be served.
     TooManyRequests,
+    /// This socket sends more events than it may; when it goes on, it is closed.
+    TooFast,
+    /// The event is larger than one of its kind may be.
+    TooLarge,
+    /// Too many joins from this address, or into this room.
+    TooManyJoins,
+    /// Too many joins of this address were refused, or tokens of it.
+    TooManyFailures,
+    /// Too many sockets from this address. Told in answer to a handshake.
+    TooManySockets,
+    /// Too many handshakes from this address. Told in answer to a handshake.
+    TooManyHandshakes,
+    /// This node has as many sockets as it may. Told in answer to a handshake.
+    NodeFull,
+    /// The page's origin is not allowed here. Told in answer to a handshake.
+    OriginNotAllowed,
     /// Rooms cannot be told for sure at the moment.
     Unavailable,
     /// This node is shutting down: another one, or a later try, will do.
@@ -99,7 +115,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 21] = [
         Self::UnknownEvent,
         Self::BadPayload,
         Self::BadRoom,
@@ -110,6 +126,14 @@ impl Code {
         Self::TooSlow,
         Self::TooManyRooms,
         Self::TooManyRequests,
+        Self::TooFast,
+        Self::TooLarge,
+        Self::TooManyJoins,
+        Self::TooManyFailures,
+        Self::TooManySockets,
+        Self::TooManyHandshakes,
+        Self::NodeFull,
+        Self::OriginNotAllowed,
         Self::Unavailable,
         Self::Draining,
         Self::Superseded,
@@ -129,6 +153,14 @@ impl Code {
             Self::TooSlow => "too_slow",
             Self::TooManyRooms => "too_many_rooms",
             Self::TooManyRequests => "too_many_requests",
+            Self::TooFast => "too_fast",
+            Self::TooLarge => "too_large",
+            Self::TooManyJoins => "too_many_joins",
+            Self::TooManyFailures => "too_many_failures",
+            Self::TooManySockets => "too_many_sockets",
+            Self::TooManyHandshakes => "too_many_handshakes",
+            Self::NodeFull => "node_full",
+            Self::OriginNotAllowed => "origin_not_allowed",
             Self::Unavailable => "unavailable",
             Self::Draining => "draining",
             Self::Superseded => "superseded",
@@ -144,12 +176,20 @@ impl Code {
             | Self::BadRoom
             | Self::NotInRoom
             | Self::TooManyRooms
-            | Self::Superseded => false,
+            | Self::Superseded
+            | Self::TooLarge
+            | Self::OriginNotAllowed => false,
             Self::Full
             | Self::NoPeer
             | Self::PeerTooSlow
             | Self::TooSlow
             | Self::TooManyRequests
+            | Self::TooFast
+            | Self::TooManyJoins
+            | Self::TooManyFailures
+            | Self::TooManySockets
+            | Self::TooManyHandshakes
+            | Self::NodeFull
             | Self::Unavailable
             | Self::Draining => true,
         }

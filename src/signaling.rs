@@ -36,7 +36,8 @@ use crate::{
     ice::Ice,
     id::{Generation, NodeId, PeerId, RoomName},
     lifecycle::Lifecycle,
-    metrics::Metrics,
+    limits::Limiter,
+    metrics::{Limit, Metrics},
     protocol::{self, ByeReason, Code, Refusal, Request, reply},
     rooms::{Occupant, Registry},
     telemetry::trace::{Kind, Tracer},
@@ -72,6 +73,7 @@ pub struct Signaling {
     tracer: Tracer,
     lifecycle: Lifecycle,
     limits: Limits,
+    limiter: Arc<Limiter>,
     timeouts: Timeouts,
     client_log: bool,
     /// How long a seat is kept for a peer that is lost.
@@ -116,6 +118,8 @@ pub struct Parts {
     pub ice: Arc<Ice>,
     /// `[limits]`
     pub limits: Limits,
+    /// What of them is counted, and can be replaced.
+    pub limiter: Arc<Limiter>,
     /// `[timeouts]`
     pub timeouts: Timeouts,
     /// The node's metrics.
@@ -136,6 +140,7 @@ impl Signaling {
             tracer: parts.tracer,
             lifecycle: parts.lifecycle,
             limits: parts.limits,
+            limiter: parts.limiter,
             timeouts: parts.timeouts,
             client_log: parts.compat.client_log,
             grace: parts.grace,
@@ -186,6 +191,11 @@ impl Signaling {
             self.refuse(session, None, name, event.ack, &refusal);
             return Step::Done;
         };
+        if event.payload_bytes() > self.most_bytes(request) {
+            let refusal = self.limiter.refuse(Limit::EventBytes, Duration::ZERO).refusal();
+            self.refuse(session, Some(request), name, event.ack, &refusal);
+            return Step::Done;
+        }
         let begun = match request {
             Request::Join => arguments.join().map(|(room, options)| {
                 Step::Wait(Box::pin(self.clone().join(session.clone(), room, options, event.ack)))
@@ -208,6 +218,16 @@ impl Signaling {
             self.refuse(session, Some(request), name, event.ack, &refusal);
             Step::Done
         })
+    }
+
+    /// The most bytes that an event of its kind may have; of a `message`, those of any packet.
+    fn most_bytes(&self, request: Request) -> usize {
+        match request {
+            Request::Message => usize::MAX,
+            Request::Join | Request::Ready | Request::Bye | Request::Ipaddr => self.limiter.rules().room_event_bytes,
+            Request::Offer | Request::Answer => self.limiter.rules().description_bytes,
+            Request::Candidate => self.limiter.rules().candidate_bytes,
+        }
     }
 
     /// Tells a client that its request was refused: by the acknowledgement it asked for, or by `rejected`.

@@ -9,5 +9,6 @@
 pub mod flow;
 pub mod lane;
 pub mod listener;
+pub mod proxy;
 pub mod visitor;
 pub mod wire;

@@ -206,7 +206,10 @@ impl Launch {
                     .env_remove("DUET_REDIS__URL")
                     .env("DUET_SERVER__LISTEN", address.to_string())
                     .env("DUET_ADMIN__LISTEN", admin.to_string())
-                    .env("DUET_COMPAT__CLIENT_LOG", "false");
+                    .env("DUET_COMPAT__CLIENT_LOG", "false")
+                    // What is measured is what it can do, not what a stranger may.
+                    .env("DUET_LIMITS__EVENTS", "0")
+                    .env("DUET_LIMITS__FRAMES", "0");
                 if let Self::DuetNode(_, redis) = self {
                     command.env("DUET_SERVER__WORKER_THREADS", "1");
                     if let Some(redis) = redis {

@@ -26,8 +26,8 @@ use futures_util::stream;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri,
     header::{
-        CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-        SEC_WEBSOCKET_VERSION, UPGRADE,
+        CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+        SEC_WEBSOCKET_VERSION, UPGRADE, X_CONTENT_TYPE_OPTIONS,
     },
 };
 use http_body::Body as _;
@@ -41,10 +41,15 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::eio3;
 use crate::{
     adapter::Switchboard,
+    config::{Networks, Origins},
     id::Sid,
     lifecycle::Lifecycle,
+    limits::Limiter,
+    metrics::Limit,
+    protocol::{Code, Refusal},
     transport::{
         flow::{Flow, Flows, OldPolling},
+        proxy,
         visitor::{Peer, Visitor},
         wire::Wire,
     },
@@ -74,6 +79,14 @@ pub struct Engine {
     pub request: Duration,
     /// Ends the handshakes under way.
     pub lifecycle: Lifecycle,
+    /// How many may come in.
+    pub limiter: Arc<Limiter>,
+    /// Whose word on who the client is is believed.
+    pub trusted: Networks,
+    /// Whose pages may come in.
+    pub origins: Origins,
+    /// Whether it was said that somebody might be a proxy: once is enough.
+    pub told_of_proxy: AtomicBool,
 }
 
 impl std::fmt::Debug for Engine {
@@ -128,16 +141,38 @@ impl Query {
     }
 }
 
-/// Answers a request that asks for a WebSocket of `/socket.io/`; none for any other.
-pub(super) fn websocket<B>(engine: &Arc<Engine>, request: &mut http::Request<B>) -> Option<Response> {
-    if *request.method() != Method::GET || !matches!(request.uri().path(), "/socket.io/" | "/socket.io") {
+/// Refuses a request to `/socket.io/` or `/ice-servers` that a page of an origin sends that is not let in, be it for a WebSocket, a poll, or to
+/// ask beforehand (a CORS preflight). Only browsers send an origin; who sends none is no page at all.
+pub(super) fn stranger<B>(engine: &Engine, request: &http::Request<B>) -> Option<Response> {
+    let path = request.uri().path();
+    if engine.origins.is_any() || !(is_ours(path) || path == "/ice-servers") {
+        return None;
+    }
+    let origin = request.headers().get(ORIGIN)?;
+    (!engine.origins.allow(origin.as_bytes())).then(|| {
+        let refusal = Refusal::new(
+            Code::OriginNotAllowed,
+            "pages of this origin may not use this server; server.allowed_origins names those that may",
+        );
+        refused(StatusCode::FORBIDDEN, &refusal, None)
+    })
+}
+
+fn is_ours(path: &str) -> bool {
+    matches!(path, "/socket.io/" | "/socket.io")
+}
+
+/// Answers a request that asks for a WebSocket of `/socket.io/`, and tells how long that answer has to wait; none for any
+/// other.
+pub(super) fn websocket<B>(engine: &Arc<Engine>, request: &mut http::Request<B>) -> Option<(Response, Duration)> {
+    if *request.method() != Method::GET || !is_ours(request.uri().path()) {
         return None;
     }
     let query = Query::parse(request.uri().query()).filter(|query| query.websocket)?;
     if query.sid.is_none() && engine.lifecycle.is_draining() {
-        return Some(draining());
+        return Some((draining(), Duration::ZERO));
     }
-    Some(upgrade(engine, &query, request))
+    Some(upgrade(engine, &query, request).unwrap_or_else(|refused| (*refused, Duration::ZERO)))
 }
 
 /// Any other request to `/socket.io/`.
@@ -148,7 +183,13 @@ pub(super) async fn serve(State(engine): State<Arc<Engine>>, request: Request) -
     match (*request.method() == Method::GET, query.websocket, query.sid) {
         (true, false, None) if engine.lifecycle.is_draining() => draining(),
         (true, false, None) => {
-            let flow = Arc::new(Flow::of(visitor(&request)));
+            let (flow, delay) = match admit(&engine, &request) {
+                Ok(admitted) => admitted,
+                Err(refused) => return *refused,
+            };
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
+            }
             let mut handshake = Request::new(Body::empty());
             *handshake.uri_mut() = query.uri();
             handshake.extensions_mut().insert(Arc::clone(&flow));
@@ -293,10 +334,57 @@ fn bad_request(message: &'static str) -> Response {
     (StatusCode::BAD_REQUEST, [(CONTENT_TYPE, "application/json")], message).into_response()
 }
 
+/// A refusal in answer to a handshake.
+fn refused(status: StatusCode, refusal: &Refusal, retry_after: Option<Duration>) -> Response {
+    let answer = serde_json::json!({
+        "code": refusal.code.name(),
+        "message": refusal.message,
+        "retryable": refusal.code.retryable(),
+    });
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    ];
+    let mut response = (status, headers, answer.to_string()).into_response();
+    if let Some(wait) = retry_after {
+        // In whole seconds, and never too soon.
+        response.headers_mut().insert(RETRY_AFTER, (wait.as_secs() + 1).into());
+    }
+    response
+}
+
 /// Who opens a session by this request.
-fn visitor<B>(request: &http::Request<B>) -> Visitor {
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_canonical());
-    peer.map_or_else(Visitor::default, |address| Visitor { address, token: None })
+fn visitor<B>(engine: &Engine, request: &http::Request<B>) -> Visitor {
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
+    peer.map_or_else(Visitor::default, |peer| Visitor {
+        address: proxy::client(peer, request.headers(), &engine.trusted),
+        token: None,
+    })
+}
+
+/// A session for whoever sent this request: its flow, and how long the answer has to wait; or why there is none.
+fn admit<B>(engine: &Engine, request: &http::Request<B>) -> Result<(Arc<Flow>, Duration), Box<Response>> {
+    let visitor = visitor(engine, request);
+    if request.headers().contains_key(proxy::FORWARDED)
+        && request.extensions().get::<Peer>().is_some_and(|peer| !engine.trusted.contain(peer.0.ip()))
+        && engine.limiter.rules().by_address()
+        && !engine.told_of_proxy.swap(true, Ordering::Relaxed)
+    {
+        tracing::warn!(
+            "somebody who is no trusted proxy sends X-Forwarded-For: if that is your balancer, name it in \
+             server.trusted_proxies, or all its clients share the limits of one address"
+        );
+    }
+    match engine.limiter.open(visitor.address, engine.limiter.now()) {
+        Ok((place, delay)) => Ok((Arc::new(Flow::of(visitor, place)), delay)),
+        Err(limited) => {
+            let status = match limited.limit {
+                Limit::Sockets => StatusCode::SERVICE_UNAVAILABLE,
+                _ => StatusCode::TOO_MANY_REQUESTS,
+            };
+            Err(refused(status, &limited.refusal(), Some(limited.retry_after)).into())
+        }
+    }
 }
 
 /// Checks an opening handshake (RFC 6455, section 4.2.1).
@@ -323,24 +411,22 @@ fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, Box<Response>> {
 }
 
 /// A WebSocket: a session of its own, or the one that has been polling so far.
-fn upgrade<B>(engine: &Arc<Engine>, query: &Query, request: &mut http::Request<B>) -> Response {
-    let accept = match accept_key(request.headers()) {
-        Ok(accept) => accept,
-        Err(response) => return *response,
+fn upgrade<B>(
+    engine: &Arc<Engine>,
+    query: &Query,
+    request: &mut http::Request<B>,
+) -> Result<(Response, Duration), Box<Response>> {
+    let unknown = || bad_request(r#"{"code":"1","message":"Session ID unknown"}"#);
+    let accept = accept_key(request.headers())?;
+    let (flow, delay) = match query.sid {
+        None => admit(engine, request)?,
+        Some(sid) => (engine.flows.get(sid).ok_or_else(unknown)?, Duration::ZERO),
     };
     let upgraded = hyper::upgrade::on(&mut *request);
-    let flow = match query.sid {
-        None => Arc::new(Flow::of(visitor(request))),
-        Some(sid) => match engine.flows.get(sid) {
-            Some(flow) => flow,
-            None => return bad_request(r#"{"code":"1","message":"Session ID unknown"}"#),
-        },
-    };
     let mut opening = http::Request::new(());
     if let Some(sid) = query.sid {
         let uri = format!("{}&sid={sid}", query.uri());
-        let Ok(uri) = Uri::try_from(uri) else { return bad_request(r#"{"code":"1","message":"Session ID unknown"}"#) };
-        *opening.uri_mut() = uri;
+        *opening.uri_mut() = Uri::try_from(uri).map_err(|_| unknown())?;
     } else {
         *opening.uri_mut() = query.uri();
         opening.extensions_mut().insert(Arc::clone(&flow));
@@ -367,7 +453,7 @@ fn upgrade<B>(engine: &Arc<Engine>, query: &Query, request: &mut http::Request<B
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    response
+    Ok((response, delay))
 }
 
 #[cfg(test)]

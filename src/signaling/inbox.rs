@@ -2,12 +2,13 @@
 //!
 //! Whoever brings an item to an idle inbox works on it, and on what is brought meanwhile. Work that has to wait for
 //! something is carried on by a task; then items queue up, the socket's connection is paused so that they do not become
-//! many, and past a hard bound they are refused.
+//! many, and past a hard bound they are refused. A socket that sends too fast is slowed down, then told, then closed.
 
 use std::{
     collections::VecDeque,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use socketioxide_core::Str;
@@ -15,6 +16,8 @@ use socketioxide_core::Str;
 use super::{Attachments, Signaling, Step, session::Session};
 use crate::{
     id::RoomName,
+    limits::pace::{Pace, Verdict},
+    metrics::{Limit, LimitedBy},
     protocol::{self, ByeReason, Code, Refusal, Request},
     transport::flow::Pause,
 };
@@ -23,6 +26,8 @@ use crate::{
 const PAUSE_BYTES: usize = 64 * 1024;
 /// Queued bytes that are refused.
 const REFUSE_BYTES: usize = 4 * 1024 * 1024;
+/// As how many failures of its address a socket counts that had to be closed because it would not stop.
+const CLOSED_FAILURES: u32 = 10;
 /// What an item costs beside its bytes.
 const ITEM_BYTES: usize = 256;
 
@@ -38,8 +43,14 @@ pub struct Event {
 }
 
 impl Event {
+    /// What it costs to keep.
     fn bytes(&self) -> usize {
         ITEM_BYTES + self.text.len() + self.attachments.iter().flatten().map(|bytes| bytes.len() + 64).sum::<usize>()
+    }
+
+    /// What its client sent.
+    pub(super) fn payload_bytes(&self) -> usize {
+        self.text.len() + self.attachments.iter().flatten().map(bytes::Bytes::len).sum::<usize>()
     }
 }
 
@@ -86,6 +97,7 @@ pub struct Inbox {
     bytes: usize,
     queue: VecDeque<Item>,
     pause: Option<Pause>,
+    pace: Pace,
 }
 
 impl Inbox {
@@ -129,6 +141,13 @@ impl Signaling {
     pub(super) fn take(self: &Arc<Self>, session: &Arc<Session>, item: Item) {
         let pushed = {
             let mut inbox = session.inbox();
+            if let Item::Event(event) = &item {
+                let verdict = self.judge(session, &mut inbox.pace, event);
+                if !self.carry_out(verdict, session) {
+                    drop(inbox);
+                    return self.turn_away(session, event, verdict);
+                }
+            }
             if std::mem::replace(&mut inbox.busy, true) {
                 inbox.push(session, item)
             } else {
@@ -139,6 +158,57 @@ impl Signaling {
         if let Err(event) = pushed {
             let name = protocol::split(&event.text).map_or("", |(name, _)| name);
             let refusal = Refusal::new(Code::TooManyRequests, "earlier requests of this socket are not served yet");
+            self.refuse(session, Request::named(name), name, event.ack, &refusal);
+        }
+    }
+
+    /// Whether `event` came too soon after the others of its socket.
+    fn judge(&self, session: &Session, pace: &mut Pace, event: &Event) -> Verdict {
+        let terms = self.limiter.rules().socket;
+        let polls = !session.flow().is_websocket();
+        if terms.events.is_none() && !(polls && terms.bytes.is_some()) {
+            return Verdict::Pass;
+        }
+        let bytes = polls.then(|| event.payload_bytes() as u64);
+        // Its heartbeats wait with the rest.
+        pace.event(bytes, &terms, self.timeouts.ping_timeout / 2, self.limiter.now())
+    }
+
+    /// Makes a socket wait that is to; tells whether its event is to be served.
+    fn carry_out(self: &Arc<Self>, verdict: Verdict, session: &Arc<Session>) -> bool {
+        if let Verdict::Hold(wait) = verdict {
+            self.limiter.count(Limit::Events, LimitedBy::Delay);
+            self.hold(session, wait);
+        }
+        matches!(verdict, Verdict::Pass | Verdict::Hold(_))
+    }
+
+    /// Reads nothing from a socket for so long, or until it is closed.
+    fn hold(&self, session: &Session, wait: Duration) {
+        let pause = session.flow().pause();
+        self.lifecycle.spawn(async move {
+            tokio::time::sleep(wait).await;
+            drop(pause);
+        });
+    }
+
+    /// Refuses an event that came too fast, and closes a socket that does not stop.
+    fn turn_away(self: &Arc<Self>, session: &Arc<Session>, event: &Event, verdict: Verdict) {
+        // What still comes from one that is being closed is nobody's any more.
+        if !session.is_open() {
+            return;
+        }
+        let name = protocol::split(&event.text).map_or("", |(name, _)| name);
+        let refusal = self.limiter.refuse(Limit::Events, Duration::ZERO).refusal();
+        if verdict == Verdict::Close {
+            self.limiter.count(Limit::Events, LimitedBy::Close);
+            // Or it would come back at once for another burst.
+            self.limiter.failed(session.flow().visitor().address, CLOSED_FAILURES, self.limiter.now());
+            let request = Request::named(name).unwrap_or(Request::Message);
+            // Until it has heard why.
+            self.hold(session, self.timeouts.write_stall);
+            self.close_with(session, request, &refusal, ByeReason::ProtocolError);
+        } else {
             self.refuse(session, Request::named(name), name, event.ack, &refusal);
         }
     }

@@ -45,7 +45,11 @@ impl Signaling {
     ) {
         let asked = Instant::now();
         let span = self.tracer.begin(asked);
-        let result = match self.seat(&session, &room, options, ack, span).await {
+        let seated = match self.allowed(&session, &room).await {
+            Ok(()) => self.seat(&session, &room, options, ack, span).await,
+            Err(refusal) => Err(refusal),
+        };
+        let result = match seated {
             Ok(result) => {
                 session.waits().retain(|waited| *waited != room);
                 result
@@ -67,6 +71,9 @@ impl Signaling {
                 if refusal.code == Code::Full { JoinResult::Full } else { JoinResult::Refused }
             }
         };
+        if result == JoinResult::Full {
+            self.limiter.failed(session.flow().visitor().address, 1, self.limiter.now());
+        }
         self.metrics.joins.inc(result);
         Metrics::observe(&self.metrics.join_seconds, asked.elapsed());
         if let Some(span) = span {
@@ -93,6 +100,16 @@ impl Signaling {
         }
     }
 
+    /// Whether its address may ask for a seat; when it has failed often, it has to wait for the answer.
+    async fn allowed(&self, session: &Session, room: &RoomName) -> Result<(), Refusal> {
+        let address = session.flow().visitor().address;
+        let delay = self.limiter.join(address, room, self.limiter.now()).map_err(|refused| refused.refusal())?;
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        Ok(())
+    }
+
     async fn seat(
         self: &Arc<Self>,
         session: &Arc<Session>,
@@ -109,7 +126,7 @@ impl Signaling {
             let mut seats = session.seats();
             let known = seat_in(&mut seats, room).is_some();
             if !known {
-                if seats.len() >= self.limits.rooms_per_socket {
+                if seats.len() >= self.limiter.rules().rooms_per_socket {
                     return Err(Refusal::new(Code::TooManyRooms, "this socket sits in as many rooms as it may"));
                 }
                 // Before the registry knows: the other peer may have news for this one at once.

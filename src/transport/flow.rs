@@ -25,7 +25,7 @@ use super::{
     lane::{Lane, Sent},
     visitor::Visitor,
 };
-use crate::id::Sid;
+use crate::{id::Sid, limits::SocketPlace};
 
 /// More bytes wait for a receiver than may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub struct Flow {
     resumed: Notify,
     /// Who opened the session.
     visitor: Visitor,
+    /// Its place among the sockets of the node.
+    _place: Option<SocketPlace>,
     /// Only of a session that an old client opened by polling.
     old_polling: OnceLock<OldPolling>,
     /// Where the writes of its WebSocket stand.
@@ -75,10 +77,10 @@ pub struct OldPolling {
 }
 
 impl Flow {
-    /// The flow of a session that `visitor` opens.
+    /// The flow of a session that `visitor` opens, and that has `place` as long as the flow lives.
     #[must_use]
-    pub fn of(visitor: Visitor) -> Self {
-        Self { visitor, ..Self::default() }
+    pub fn of(visitor: Visitor, place: SocketPlace) -> Self {
+        Self { visitor, _place: Some(place), ..Self::default() }
     }
 
     /// Who opened the session.

@@ -1,10 +1,14 @@
-//! The accept loop of one address: socket options, header time-outs, an orderly end.
+//! The accept loop of one address: socket options, who may come in, header time-outs, an orderly end.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     io,
     net::{SocketAddr, TcpListener as StdListener},
-    sync::Arc,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,12 +21,22 @@ use hyper_util::{
 };
 use prometheus::IntGauge;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-use tokio::net::TcpListener;
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    proxy::{self, Header},
     visitor::Peer,
     wire::{Wire, WireContext},
+};
+use crate::{
+    config::Networks,
+    limits::{ConnectionPlace, Limiter},
+    metrics::{Limit, LimitedBy},
 };
 
 /// Bytes the kernel may hold that it has not sent yet. What is more waits in duet, where it is counted.
@@ -31,6 +45,78 @@ const UNSENT_BYTES: u32 = 128 * 1024;
 const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(1);
 /// The largest request head that is read.
 const HEAD_BYTES: usize = 16 * 1024;
+
+/// So many connections are looked at for one that can make room.
+const LOOKED_AT: usize = 64;
+
+/// Who may come in where strangers do.
+#[derive(Debug)]
+pub struct Door {
+    /// How many.
+    pub limiter: Arc<Limiter>,
+    /// Whose word on who the client is is believed.
+    pub trusted: Networks,
+    /// Whether those begin each connection with that word.
+    pub announced: bool,
+}
+
+impl Door {
+    /// A place for a connection of `peer`, if it gets one. When the node has no more room, the one of `guests` that has been
+    /// silent for longest makes way: whoever is in earnest has sent his request long before a crowd gets round to him.
+    fn enter(&self, peer: SocketAddr, guests: &mut Guests) -> Option<ConnectionPlace> {
+        // Of a proxy's connections there are as many as it has clients.
+        let address = Some(peer.ip()).filter(|address| !self.trusted.contain(*address));
+        let closed = |limit| self.limiter.count(limit, LimitedBy::Close);
+        let (place, crowded) = self.limiter.connect(address, self.limiter.now()).map_err(closed).ok()?;
+        if crowded {
+            closed(Limit::Connections);
+            let oldest = guests.oldest_silent()?;
+            oldest.leave.notify_one();
+        }
+        Some(place)
+    }
+}
+
+/// A connection that is no WebSocket.
+#[derive(Debug, Default)]
+struct Guest {
+    /// A request of it is being served.
+    served: AtomicBool,
+    /// It has to make room.
+    leave: Notify,
+}
+
+/// Connections in the order in which they came, or were last found being served.
+#[derive(Debug, Default)]
+struct Guests(VecDeque<Weak<Guest>>);
+
+impl Guests {
+    /// One more, of `open` in all.
+    fn welcome(&mut self, open: usize) -> Arc<Guest> {
+        while self.0.front().is_some_and(|guest| guest.strong_count() == 0) {
+            self.0.pop_front();
+        }
+        if self.0.len() > 2 * open + LOOKED_AT {
+            self.0.retain(|guest| guest.strong_count() > 0);
+        }
+        let guest = Arc::new(Guest::default());
+        self.0.push_back(Arc::downgrade(&guest));
+        guest
+    }
+
+    /// The one that came first of those that are silent.
+    fn oldest_silent(&mut self) -> Option<Arc<Guest>> {
+        for _ in 0..LOOKED_AT.min(self.0.len()) {
+            let known = self.0.pop_front()?;
+            let Some(guest) = known.upgrade() else { continue };
+            if !guest.served.load(Ordering::Relaxed) {
+                return Some(guest);
+            }
+            self.0.push_back(known);
+        }
+        None
+    }
+}
 
 /// How a listener treats its connections.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +160,7 @@ pub fn bind(address: SocketAddr, options: ListenOptions) -> io::Result<TcpListen
 pub async fn serve<S>(
     listener: TcpListener,
     options: ListenOptions,
+    door: Option<Arc<Door>>,
     service: S,
     context: Arc<WireContext>,
     open: IntGauge,
@@ -84,6 +171,7 @@ pub async fn serve<S>(
 {
     let connections = TaskTracker::new();
     let mut accept_fails = false;
+    let mut guests = Guests::default();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -107,30 +195,20 @@ pub async fn serve<S>(
                 continue;
             }
         };
+        let place = match &door {
+            Some(door) => match door.enter(peer, &mut guests) {
+                Some(place) => Some(place),
+                None => continue,
+            },
+            None => None,
+        };
         open.inc();
-        let routes = TowerToHyperService::new(service.clone());
-        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(Peer(peer));
-            routes.call(request)
-        });
-        let wire = TokioIo::new(Wire::new(stream, Arc::clone(&context)));
-        let connection = hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(options.header_timeout)
-            .max_buf_size(HEAD_BYTES)
-            .serve_connection(wire, service)
-            .with_upgrades();
-        let (open, stop) = (open.clone(), stop.clone());
+        let guest = guests.welcome(usize::try_from(open.get()).unwrap_or(0));
+        let connection =
+            Connection { stream, peer, options, door: door.clone(), place, guest, context: Arc::clone(&context) };
+        let (service, open, stop) = (service.clone(), open.clone(), stop.clone());
         connections.spawn(async move {
-            let mut connection = std::pin::pin!(connection);
-            let served = tokio::select! {
-                served = connection.as_mut() => served,
-                () = stop.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            if let Err(error) = served {
+            if let Err(error) = connection.serve(service, stop).await {
                 tracing::debug!(%error, "connection ended");
             }
             open.dec();
@@ -139,6 +217,92 @@ pub async fn serve<S>(
     drop(listener);
     connections.close();
     connections.wait().await;
+}
+
+/// A connection, until it ends or becomes a WebSocket.
+struct Connection {
+    stream: TcpStream,
+    peer: SocketAddr,
+    options: ListenOptions,
+    door: Option<Arc<Door>>,
+    place: Option<ConnectionPlace>,
+    guest: Arc<Guest>,
+    context: Arc<WireContext>,
+}
+
+impl Connection {
+    async fn serve<S>(self, service: S, stop: CancellationToken) -> anyhow::Result<()>
+    where
+        S: tower::Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+    {
+        let Self { stream, mut peer, options, door, mut place, guest, context } = self;
+        let mut wire = Wire::new(stream, context);
+        if let Some(door) = door.filter(|door| door.announced && door.trusted.contain(peer.ip())) {
+            let announced = tokio::time::timeout(options.header_timeout, announced(&mut wire));
+            let announced = tokio::select! {
+                announced = announced => announced??,
+                () = guest.leave.notified() => return Ok(()),
+                () = stop.cancelled() => return Ok(()),
+            };
+            if let (Some(client), Some(place)) = (announced, &mut place) {
+                peer = client;
+                if let Err(limit) = place.turns_out(client.ip(), door.limiter.now()) {
+                    door.limiter.count(limit, LimitedBy::Close);
+                    return Ok(());
+                }
+            }
+        }
+        let routes = TowerToHyperService::new(service);
+        let host = Arc::clone(&guest);
+        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            host.served.store(true, Ordering::Relaxed);
+            let (answer, host) = (routes.call(request), Arc::clone(&host));
+            async move {
+                let answer = answer.await;
+                host.served.store(false, Ordering::Relaxed);
+                answer
+            }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(options.header_timeout)
+            .max_buf_size(HEAD_BYTES)
+            .serve_connection(TokioIo::new(wire), service)
+            .with_upgrades();
+        let mut connection = std::pin::pin!(connection);
+        tokio::select! {
+            served = connection.as_mut() => served?,
+            () = guest.leave.notified() => {}
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads the header of the PROXY protocol: who is behind the proxy, if it says so.
+async fn announced(wire: &mut Wire) -> io::Result<Option<SocketAddr>> {
+    let mut start = Vec::new();
+    loop {
+        match proxy::header(&start) {
+            Header::Partial if start.len() < proxy::HEADER_BYTES => {
+                if wire.read_buf(&mut start).await? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+            Header::Whole(bytes, client) => {
+                wire.put_back(&start[bytes..]);
+                return Ok(client);
+            }
+            Header::Partial | Header::Malformed => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "not the PROXY protocol"));
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -164,5 +328,28 @@ mod tests {
         assert!(socket.keepalive().expect("an option"));
         assert_eq!(socket.tcp_user_timeout().expect("an option"), Some(Duration::from_secs(15)));
         assert_eq!(socket.tcp_notsent_lowat().expect("an option"), UNSENT_BYTES);
+    }
+
+    #[test]
+    fn the_longest_silent_makes_room_and_those_that_are_served_stay() {
+        let mut guests = Guests::default();
+        let all: Vec<_> = (0..4).map(|_| guests.welcome(4)).collect();
+        all[0].served.store(true, Ordering::Relaxed);
+        assert!(guests.oldest_silent().is_some_and(|guest| Arc::ptr_eq(&guest, &all[1])));
+        assert!(guests.oldest_silent().is_some_and(|guest| Arc::ptr_eq(&guest, &all[2])));
+        all[3].served.store(true, Ordering::Relaxed);
+        assert!(guests.oldest_silent().is_none());
+        all[0].served.store(false, Ordering::Relaxed);
+        assert!(guests.oldest_silent().is_some_and(|guest| Arc::ptr_eq(&guest, &all[0])));
+    }
+
+    #[test]
+    fn connections_that_are_gone_take_no_memory() {
+        let mut guests = Guests::default();
+        let _stays = guests.welcome(1);
+        for _ in 0..10_000 {
+            drop(guests.welcome(2));
+        }
+        assert!(guests.0.len() <= 100, "{}", guests.0.len());
     }
 }

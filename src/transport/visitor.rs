@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// The other end of a TCP connection; an extension of each request that came by [`super::listener`].
+/// The other end of a TCP connection, or whom the PROXY protocol names in its place; an extension of each request that came
+/// by [`super::listener`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 

@@ -23,9 +23,16 @@ use tokio::{
 };
 
 use super::flow::Flow;
+use crate::{
+    limits::{Limiter, pace::Meter},
+    metrics::{Limit, LimitedBy},
+};
 
 /// How much is read at once.
 const READ_BYTES: usize = 16 * 1024;
+
+/// With more frames in one read, others get their turn before all of it is worked on.
+const DENSE_FRAMES: u16 = 64;
 
 /// What all wires of a listener share.
 #[derive(Debug)]
@@ -38,6 +45,8 @@ pub struct WireContext {
     pub sent: IntCounter,
     /// Connections ended because they took nothing.
     pub stalled: IntCounter,
+    /// How fast WebSockets may bring what they bring; none where nobody is a stranger.
+    pub limiter: Option<Arc<Limiter>>,
 }
 
 impl WireContext {
@@ -47,7 +56,7 @@ impl WireContext {
     /// None that can happen.
     pub fn uncounted(write_stall: Duration) -> prometheus::Result<Self> {
         let counter = || IntCounter::new("uncounted", "uncounted");
-        Ok(Self { write_stall, received: counter()?, sent: counter()?, stalled: counter()? })
+        Ok(Self { write_stall, received: counter()?, sent: counter()?, stalled: counter()?, limiter: None })
     }
 }
 
@@ -64,6 +73,16 @@ pub struct Wire {
     stall: Option<Pin<Box<Sleep>>>,
     /// Where it is counted while it carries a session.
     carrying: Option<IntGauge>,
+    /// What it has brought as a WebSocket.
+    meter: Meter,
+    /// Runs while nothing is read because too much came.
+    rest: Option<Pin<Box<Sleep>>>,
+    /// What was read ahead is many small frames.
+    dense: bool,
+    /// The last read filled the whole buffer.
+    full: bool,
+    /// Others have had their turn.
+    yielded: bool,
 }
 
 impl Drop for Wire {
@@ -82,7 +101,48 @@ impl Wire {
     /// A wire over `stream`.
     #[must_use]
     pub fn new(stream: TcpStream, context: Arc<WireContext>) -> Self {
-        Self { stream: Arc::new(stream), context, flow: None, read_ahead: Bytes::new(), stall: None, carrying: None }
+        Self {
+            stream: Arc::new(stream),
+            context,
+            flow: None,
+            read_ahead: Bytes::new(),
+            stall: None,
+            carrying: None,
+            meter: Meter::default(),
+            rest: None,
+            dense: false,
+            full: false,
+            yielded: false,
+        }
+    }
+
+    /// What was read too much: it comes again before all else.
+    pub(super) fn put_back(&mut self, bytes: &[u8]) {
+        self.read_ahead = [bytes, &self.read_ahead].concat().into();
+    }
+
+    /// Whether it is the others' turn; then this one's is the next.
+    fn lets_others(&mut self, cx: &Context<'_>) -> bool {
+        self.yielded = !self.yielded;
+        if self.yielded {
+            cx.waker().wake_by_ref();
+        }
+        self.yielded
+    }
+
+    /// Counts what came over a WebSocket, and reads on later if it was too much.
+    fn meter(&mut self, read: &[u8]) {
+        let Some(limiter) = self.context.limiter.as_ref().filter(|_| self.flow.is_some()) else { return };
+        let rules = limiter.rules();
+        if rules.wire.is_unlimited() {
+            return;
+        }
+        let (frames, rest) = self.meter.count(read, &rules.wire, || limiter.now());
+        self.dense = frames > DENSE_FRAMES;
+        if !rest.is_zero() {
+            limiter.count(Limit::Wire, LimitedBy::Delay);
+            self.rest = Some(Box::pin(tokio::time::sleep(rest)));
+        }
     }
 
     /// The wire carries the session of `flow` from now on, and counts in `carrying`; `read_ahead` comes before what is
@@ -98,6 +158,8 @@ impl Wire {
             self.read_ahead = [read_ahead, std::mem::take(&mut self.read_ahead)].concat().into();
         }
         self.carrying = Some(carrying);
+        let read_ahead = self.read_ahead.clone();
+        self.meter(&read_ahead);
     }
 
     /// Reads all that the kernel has, as far as one thread's buffer goes, with one system call; what `buf` cannot take is
@@ -114,6 +176,8 @@ impl Wire {
                 self.read_ahead = Bytes::copy_from_slice(later);
             }
             self.context.received.inc_by(bytes as u64);
+            self.full = bytes == incoming.len();
+            self.meter(&incoming[..bytes]);
             Poll::Ready(Ok(()))
         })
     }
@@ -169,12 +233,28 @@ impl AsyncRead for Wire {
             }
         }
         if !this.read_ahead.is_empty() {
+            // Frames that are there already are worked on without a pause, and each may be a whole event.
+            if this.dense && this.lets_others(cx) {
+                return Poll::Pending;
+            }
             let some = this.read_ahead.split_to(this.read_ahead.len().min(buf.remaining()));
             buf.put_slice(&some);
             if this.read_ahead.is_empty() {
                 this.read_ahead = Bytes::new();
             }
             return Poll::Ready(Ok(()));
+        }
+        if let Some(rest) = &mut this.rest {
+            if rest.as_mut().poll(cx).is_pending() {
+                if this.flow.as_ref().is_some_and(|flow| flow.reader_waits(cx)) {
+                    return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+                }
+                return Poll::Pending;
+            }
+            this.rest = None;
+        }
+        if this.full && this.lets_others(cx) {
+            return Poll::Pending;
         }
         match this.read(cx, buf) {
             Poll::Pending if this.flow.as_ref().is_some_and(|flow| flow.reader_waits(cx)) => {

@@ -189,6 +189,10 @@ export async function cluster(t, { count = 3, settings = {} } = {}) {
         // A short lease: on an empty Redis, nodes wait for one before they seat anybody.
         DUET_CLUSTER__LEASE: "3s",
         DUET_CLUSTER__RENEW: "500ms",
+        // All clients of a test come from one address, through balancers that say so.
+        DUET_SERVER__TRUSTED_PROXIES: "127.0.0.0/8",
+        DUET_LIMITS__HANDSHAKES: "0",
+        DUET_LIMITS__JOINS: "0",
         ...settings,
       }),
   );

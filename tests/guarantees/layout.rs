@@ -20,6 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "ice",
             "id",
             "lifecycle",
+            "limits",
             "metrics",
             "rooms",
             "signaling",
@@ -27,7 +28,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "transport",
         ],
     ),
-    ("http", &["adapter", "config", "ice", "id", "lifecycle", "metrics", "signaling", "transport"]),
+    (
+        "http",
+        &["adapter", "config", "ice", "id", "lifecycle", "limits", "metrics", "protocol", "signaling", "transport"],
+    ),
     (
         "signaling",
         &[
@@ -37,6 +41,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "ice",
             "id",
             "lifecycle",
+            "limits",
             "metrics",
             "protocol",
             "rooms",
@@ -47,7 +52,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("adapter", &["cluster", "id"]),
     ("cluster", &["config", "exchange", "id", "lifecycle", "metrics", "protocol", "rooms", "telemetry"]),
     ("exchange", &["id", "protocol", "rooms", "telemetry"]),
-    ("transport", &["id"]),
+    ("transport", &["config", "id", "limits", "metrics"]),
+    ("limits", &["config", "id", "metrics", "protocol"]),
     ("rooms", &["id"]),
     ("protocol", &["ice", "id", "rooms"]),
     ("telemetry", &["config", "id", "metrics"]),

@@ -9,6 +9,7 @@ mod history;
 mod hostile;
 mod ice;
 mod layout;
+mod limits;
 mod order;
 mod process;
 mod registry;

@@ -24,6 +24,8 @@ export async function startServer(t, settings = {}) {
       DUET_SERVER__LISTEN: `127.0.0.1:${port}`,
       DUET_ADMIN__LISTEN: `127.0.0.1:${adminPort}`,
       DUET_LOG__LEVEL: "warn",
+      // Many a test says more at once than a client should.
+      DUET_LIMITS__EVENTS: "0",
       ...settings,
     },
     stdio: ["ignore", "ignore", "pipe"],

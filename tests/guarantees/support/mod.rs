@@ -18,7 +18,10 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
 };
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, tungstenite::Message};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream,
+    tungstenite::{self, Message, client::IntoClientRequest},
+};
 
 /// How long anything may take that should happen at once, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -37,6 +40,8 @@ pub async fn node(settings: &[(&str, &str)]) -> Node {
         ("DUET_SERVER__LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
         ("DUET_ADMIN__LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
         ("DUET_COMPAT__CLIENT_LOG".to_owned(), "false".to_owned()),
+        // Many a test says more at once than a client should. What is limited is a test of its own.
+        ("DUET_LIMITS__EVENTS".to_owned(), "0".to_owned()),
     ]);
     environment.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
     Node::start(Settings::load(None, environment).expect("settings")).await.expect("a node")
@@ -71,6 +76,13 @@ pub async fn get(address: SocketAddr, path: &str) -> (u16, String) {
 pub async fn metric(node: &Node, name: &str) -> u64 {
     let (_, text) = get(node.admin, "/metrics").await;
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok()).unwrap_or(0)
+}
+
+/// A connection from a loopback address of 127/8.
+pub async fn stream_from(source: &str, address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(SocketAddr::new(source.parse().expect("an address"), 0)).expect("bound");
+    tokio::time::timeout(PATIENCE, socket.connect(address)).await.expect("in time").expect("connected")
 }
 
 /// What a client hears.
@@ -170,24 +182,46 @@ impl Client {
 
     /// Connects with an `auth` in its CONNECT.
     pub async fn connect_with(address: SocketAddr, auth: &Value) -> Self {
-        Self::over_with(address, TcpStream::connect(address).await.expect("connected"), &auth.to_string()).await
+        let stream = TcpStream::connect(address).await.expect("connected");
+        Self::opened(address, stream, &[], &auth.to_string()).await.expect("a WebSocket")
     }
 
     async fn over(address: SocketAddr, stream: TcpStream) -> Self {
-        Self::over_with(address, stream, "").await
+        Self::opened(address, stream, &[], "").await.expect("a WebSocket")
     }
 
-    async fn over_with(address: SocketAddr, stream: TcpStream, auth: &str) -> Self {
+    /// Connects over `stream` with further request headers; the status of the answer when it is no WebSocket.
+    pub async fn over_with(address: SocketAddr, stream: TcpStream, headers: &[(&str, &str)]) -> Result<Self, u16> {
+        Self::opened(address, stream, headers, "").await
+    }
+
+    async fn opened(address: SocketAddr, stream: TcpStream, headers: &[(&str, &str)], auth: &str) -> Result<Self, u16> {
         let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
+        let mut request = url.into_client_request().expect("a request");
+        for (name, value) in headers {
+            let name = http::HeaderName::try_from(*name).expect("a name");
+            request.headers_mut().append(name, value.parse().expect("a value"));
+        }
         let (stream, _) =
-            tokio_tungstenite::client_async(url, MaybeTlsStream::Plain(stream)).await.expect("a WebSocket");
+            tokio_tungstenite::client_async(request, MaybeTlsStream::Plain(stream)).await.map_err(|error| {
+                match error {
+                    tungstenite::Error::Http(answer) => answer.status().as_u16(),
+                    // Closed without an answer.
+                    _ => 0,
+                }
+            })?;
         let mut client = Self { stream, id: String::new(), acks: 0, kept: std::collections::VecDeque::new() };
         assert!(client.frame().await.expect("open").starts_with('0'));
         client.send_text(&format!("40{auth}")).await;
         let connected = client.frame().await.expect("connected");
         let sid: Value = serde_json::from_str(connected.strip_prefix("40").expect("CONNECT")).expect("JSON");
         sid["sid"].as_str().expect("an id").clone_into(&mut client.id);
-        client
+        Ok(client)
+    }
+
+    /// Connects from a loopback address of 127/8 that the machine need not know.
+    pub async fn connect_from(source: &str, address: SocketAddr) -> Result<Self, u16> {
+        Self::over_with(address, stream_from(source, address).await, &[]).await
     }
 
     /// The next text frame that is no heartbeat, or none when the connection is closed.

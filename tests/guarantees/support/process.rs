@@ -25,6 +25,8 @@ impl NodeProcess {
     /// Starts it on `redis`; it may not be ready yet.
     pub async fn start(redis: &str, settings: &Variables) -> Self {
         let log = tempfile::NamedTempFile::new().expect("a file");
+        // Many a test says more at once than a client should, unless it is about the limits of that very file.
+        let limits = if settings.iter().any(|(key, _)| key == "DUET_CONFIG") { None } else { Some("0") };
         let child = Command::new(env!("CARGO_BIN_EXE_duet"))
             .env_clear()
             .env("DUET_SERVER__LISTEN", "127.0.0.1:0")
@@ -32,6 +34,7 @@ impl NodeProcess {
             .env("DUET_COMPAT__CLIENT_LOG", "false")
             .env("DUET_LOG__FORMAT", "json")
             .env("DUET_REDIS__URL", redis)
+            .envs(limits.map(|none| ("DUET_LIMITS__EVENTS", none)))
             .envs(settings.iter().map(|(key, value)| (key, value)))
             .stdout(Stdio::null())
             .stderr(log.reopen().expect("the file"))
@@ -81,6 +84,16 @@ impl NodeProcess {
             .lines()
             .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
             .find(|line| line["message"] == message)
+    }
+
+    /// Memory that it has in use now, and the most that it ever had: `VmRSS` and `VmHWM` of `proc_pid_status(5)`, in KiB.
+    pub fn memory_kib(&self) -> (u64, u64) {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a running process");
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a field");
+            line.trim().trim_end_matches(" kB").parse().expect("a number")
+        };
+        (field("VmRSS:"), field("VmHWM:"))
     }
 
     /// SIGKILL, and gone on return.
