@@ -68,12 +68,14 @@ fn routes(engine: Arc<Engine>, ice: Arc<Ice>, page: &Page) -> Router {
         .allow_headers(AllowHeaders::mirror_request())
         .allow_methods([Method::GET, Method::POST])
         .allow_credentials(true);
+    let may_have_servers = (ice, Arc::clone(&engine.admission));
     let socket_io = Router::new()
         .route("/socket.io", any(engine::serve))
         .route("/socket.io/", any(engine::serve))
         .with_state(engine)
         .layer(cors.clone());
-    let ice_servers = Router::new().route("/ice-servers", get(ice_servers::serve)).with_state(ice).layer(cors);
+    let ice_servers =
+        Router::new().route("/ice-servers", get(ice_servers::serve)).with_state(may_have_servers).layer(cors);
     Router::new()
         .merge(socket_io)
         .merge(ice_servers)

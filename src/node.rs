@@ -12,6 +12,7 @@ use tokio::{
 
 use crate::{
     adapter::{AdapterState, OutletSlot},
+    admission::Admission,
     cluster::{Cluster, topology::Deployment},
     config::{self, Limits, Settings, Timeouts},
     exchange::{Addressee, Post},
@@ -50,6 +51,7 @@ pub struct Node {
     lifecycle: Lifecycle,
     signaling: Arc<Signaling>,
     ice: Arc<Ice>,
+    admission: Arc<Admission>,
     cluster: Option<Cluster>,
     drain: Duration,
     listeners: Vec<JoinHandle<()>>,
@@ -63,6 +65,7 @@ impl Node {
     /// # Errors
     /// One line that names the setting.
     pub fn check(settings: &Settings) -> anyhow::Result<()> {
+        Admission::check(&settings.admission)?;
         if !settings.redis.url.is_empty() {
             Deployment::parse(&settings.redis)?;
         }
@@ -84,6 +87,7 @@ impl Node {
         let limits = &settings.limits;
 
         let node = NodeId::random();
+        let admission = Admission::start(&settings.admission, metrics.clone(), lifecycle.clone())?;
         let cluster = if settings.redis.url.is_empty() {
             None
         } else {
@@ -97,10 +101,7 @@ impl Node {
                 &lifecycle,
             ))
         };
-        let (registry, post): (Arc<dyn Registry>, Option<Arc<dyn Post>>) = match &cluster {
-            None => (Arc::new(MemoryRegistry::default()), None),
-            Some(cluster) => (cluster.registry.clone(), Some(cluster.bus.clone())),
-        };
+        let (registry, post) = seats(cluster.as_ref());
         let (tracer, exporting) = otlp::start(&settings.telemetry, node, &metrics)?;
         let ice = Arc::new(Ice::new(&settings.ice)?);
         let outlet = Arc::new(OutletSlot::default());
@@ -109,6 +110,7 @@ impl Node {
             Parts {
                 node,
                 post,
+                admission: Arc::clone(&admission),
                 outlet: Arc::clone(&outlet),
                 compat: settings.compat.clone(),
                 grace: settings.seats.grace,
@@ -144,6 +146,7 @@ impl Node {
             websockets: metrics.websockets.clone(),
             handshake: timeouts.handshake,
             request: timeouts.request,
+            admission: Arc::clone(&admission),
             lifecycle: lifecycle.clone(),
         };
         let public_routes = http::public(Arc::new(engine), Arc::clone(&ice), &settings.page);
@@ -171,17 +174,24 @@ impl Node {
                 lifecycle.stop_token().clone(),
             )),
         ];
-        if !client_library::is_built_in() {
-            tracing::warn!(
-                "built without the Socket.IO client library (npm was missing): /socket.io/socket.io.js is not served"
-            );
-        }
+        warn_of_what_is_missing();
         if let Some(cluster) = &cluster {
             let addressee: Arc<dyn Addressee> = signaling.clone();
             cluster.run(&lifecycle, &Arc::downgrade(&addressee));
         }
         drop(starting);
-        Ok(Self { public, admin, lifecycle, signaling, ice, cluster, drain: timeouts.drain, listeners, exporting })
+        Ok(Self {
+            public,
+            admin,
+            lifecycle,
+            signaling,
+            ice,
+            admission,
+            cluster,
+            drain: timeouts.drain,
+            listeners,
+            exporting,
+        })
     }
 
     /// Takes other servers to tell peers of, and the secrets as they stand in their file now.
@@ -190,6 +200,12 @@ impl Node {
     /// One line that names the setting; then all is as before.
     pub fn reload_ice(&self, settings: &config::Ice) -> Result<(), BadIce> {
         self.ice.reload(settings)
+    }
+
+    /// Who may come in: to say so, and to change it.
+    #[must_use]
+    pub fn admission(&self) -> &Admission {
+        &self.admission
     }
 
     /// How many sockets all nodes have.
@@ -233,6 +249,22 @@ impl Node {
             exporting.finish(until).await;
         }
         tracing::info!("stopped");
+    }
+}
+
+/// Who keeps the seats, and the way to the nodes that share them, if any do.
+fn seats(cluster: Option<&Cluster>) -> (Arc<dyn Registry>, Option<Arc<dyn Post>>) {
+    match cluster {
+        None => (Arc::new(MemoryRegistry::default()), None),
+        Some(cluster) => (cluster.registry.clone(), Some(cluster.bus.clone())),
+    }
+}
+
+fn warn_of_what_is_missing() {
+    if !client_library::is_built_in() {
+        tracing::warn!(
+            "built without the Socket.IO client library (npm was missing): /socket.io/socket.io.js is not served"
+        );
     }
 }
 

@@ -34,6 +34,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::service::Service as _;
 use hyper_util::rt::TokioIo;
+use percent_encoding::percent_decode_str;
 use prometheus::IntGauge;
 use socketioxide::service::SocketIoService;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -41,6 +42,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::eio3;
 use crate::{
     adapter::Switchboard,
+    admission::{Admission, token::TOKEN_BYTES},
     id::Sid,
     lifecycle::Lifecycle,
     transport::{
@@ -53,6 +55,9 @@ use crate::{
 /// How the library and its clients call a payload of octets, to the letter. Everything else is text.
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=UTF-8");
+
+/// Between two packets of a payload, but for old clients.
+const SEPARATOR: u8 = 0x1e;
 
 /// Names the session that a polling handshake opened, for a balancer: the requests of a session are for one node.
 const SESSION: HeaderName = HeaderName::from_static("duet-session");
@@ -72,6 +77,8 @@ pub struct Engine {
     pub handshake: Duration,
     /// Until a request's body is there.
     pub request: Duration,
+    /// Whether handshakes need a token.
+    pub admission: Arc<Admission>,
     /// Ends the handshakes under way.
     pub lifecycle: Lifecycle,
 }
@@ -148,7 +155,7 @@ pub(super) async fn serve(State(engine): State<Arc<Engine>>, request: Request) -
     match (*request.method() == Method::GET, query.websocket, query.sid) {
         (true, false, None) if engine.lifecycle.is_draining() => draining(),
         (true, false, None) => {
-            let flow = Arc::new(Flow::of(visitor(&request)));
+            let flow = Arc::new(Flow::of(engine.visitor(&request)));
             let mut handshake = Request::new(Body::empty());
             *handshake.uri_mut() = query.uri();
             handshake.extensions_mut().insert(Arc::clone(&flow));
@@ -159,6 +166,9 @@ pub(super) async fn serve(State(engine): State<Arc<Engine>>, request: Request) -
         (false, false, Some(sid)) => {
             let flow = engine.flows.get(sid);
             if let Some(flow) = &flow {
+                if flow.is_turned_away() {
+                    return unknown_session();
+                }
                 // The client sends its next request when this one is answered.
                 flow.resumed().await;
             }
@@ -176,6 +186,11 @@ pub(super) async fn serve(State(engine): State<Arc<Engine>>, request: Request) -
 }
 
 impl Engine {
+    fn visitor<B>(&self, request: &http::Request<B>) -> Visitor {
+        let token = if self.admission.needs_token() { token_in(request.uri().query()) } else { None };
+        Visitor { token, ..visitor(request) }
+    }
+
     async fn call(&self, request: Request) -> Response {
         match self.service.call(request).await {
             Ok(response) => response.map(Body::new),
@@ -209,6 +224,9 @@ async fn opened(engine: &Engine, flow: &Arc<Flow>, query: &Query, response: Resp
 /// A poll: it takes what waits for the session, or waits for the first packet.
 async fn poll(engine: &Engine, eio3: bool, flow: Option<Arc<Flow>>, request: Request) -> Response {
     let Some(flow) = flow else { return engine.call(request).await };
+    if flow.is_turned_away() {
+        return unknown_session();
+    }
     let mut answer = pin!(engine.call(request));
     let mut first = true;
     let response = poll_fn(|cx| {
@@ -219,6 +237,10 @@ async fn poll(engine: &Engine, eio3: bool, flow: Option<Arc<Flow>>, request: Req
         polled
     })
     .await;
+    let response = match flow.refusal() {
+        Some(packet) => refused(&flow, eio3, packet, response).await,
+        None => response,
+    };
     match flow.old_polling() {
         Some(old) if eio3 && response.status() == StatusCode::OK => old_answer(&flow, old, response).await,
         _ => {
@@ -226,6 +248,45 @@ async fn poll(engine: &Engine, eio3: bool, flow: Option<Arc<Flow>>, request: Req
             response
         }
     }
+}
+
+/// The library's answer to a poll, with `packet` in the place of its own refusal of a CONNECT, if that is in it.
+async fn refused(flow: &Flow, eio3: bool, packet: Bytes, response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let Ok(body) = body.collect().await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+    let body = body.to_bytes();
+    let Some(answer) = with_refusal(&body, eio3, &packet) else {
+        // It comes with a later poll, or with the WebSocket.
+        return Response::from_parts(parts, Body::from(body));
+    };
+    flow.refusal_said();
+    parts.headers.insert(CONTENT_LENGTH, answer.len().into());
+    Response::from_parts(parts, Body::from(answer))
+}
+
+/// A payload with its refusal replaced; none when it has none. Both are ASCII: a character is a byte.
+fn with_refusal(body: &[u8], eio3: bool, packet: &[u8]) -> Option<Vec<u8>> {
+    let mut answer = Vec::with_capacity(body.len() + packet.len());
+    let (mut rest, mut found) = (body, false);
+    while !rest.is_empty() {
+        let (said, next) = if eio3 {
+            let colon = memchr::memchr(b':', rest)?;
+            let bytes: usize = std::str::from_utf8(&rest[..colon]).ok()?.parse().ok()?;
+            rest[colon + 1..].split_at_checked(bytes)?
+        } else {
+            let end = memchr::memchr(SEPARATOR, rest).unwrap_or(rest.len());
+            (&rest[..end], rest.get(end + 1..).unwrap_or_default())
+        };
+        let said = if said.starts_with(b"44{") && !std::mem::replace(&mut found, true) { packet } else { said };
+        if eio3 {
+            answer.extend_from_slice(format!("{}:", said.len()).as_bytes());
+        } else if !answer.is_empty() {
+            answer.push(SEPARATOR);
+        }
+        answer.extend_from_slice(said);
+        rest = next;
+    }
+    found.then_some(answer)
 }
 
 /// The library's answer to a poll of an old client, as that client reads it.
@@ -293,10 +354,26 @@ fn bad_request(message: &'static str) -> Response {
     (StatusCode::BAD_REQUEST, [(CONTENT_TYPE, "application/json")], message).into_response()
 }
 
+fn unknown_session() -> Response {
+    bad_request(r#"{"code":"1","message":"Session ID unknown"}"#)
+}
+
 /// Who opens a session by this request.
 fn visitor<B>(request: &http::Request<B>) -> Visitor {
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_canonical());
     peer.map_or_else(Visitor::default, |address| Visitor { address, token: None })
+}
+
+/// The token of a handshake's query, for clients whose CONNECT carries none. One that is no text, or too long, is empty:
+/// there is a token, and it does not hold.
+pub(super) fn token_in(query: Option<&str>) -> Option<Box<str>> {
+    let value = query?.split('&').find_map(|pair| pair.strip_prefix("token="))?;
+    // Three characters for each byte at most.
+    if value.len() > 3 * TOKEN_BYTES {
+        return Some(Box::default());
+    }
+    let decoded = percent_decode_str(value).decode_utf8().unwrap_or_default();
+    Some(if decoded.len() > TOKEN_BYTES { Box::default() } else { decoded.into() })
 }
 
 /// Checks an opening handshake (RFC 6455, section 4.2.1).
@@ -330,16 +407,16 @@ fn upgrade<B>(engine: &Arc<Engine>, query: &Query, request: &mut http::Request<B
     };
     let upgraded = hyper::upgrade::on(&mut *request);
     let flow = match query.sid {
-        None => Arc::new(Flow::of(visitor(request))),
+        None => Arc::new(Flow::of(engine.visitor(request))),
         Some(sid) => match engine.flows.get(sid) {
             Some(flow) => flow,
-            None => return bad_request(r#"{"code":"1","message":"Session ID unknown"}"#),
+            None => return unknown_session(),
         },
     };
     let mut opening = http::Request::new(());
     if let Some(sid) = query.sid {
         let uri = format!("{}&sid={sid}", query.uri());
-        let Ok(uri) = Uri::try_from(uri) else { return bad_request(r#"{"code":"1","message":"Session ID unknown"}"#) };
+        let Ok(uri) = Uri::try_from(uri) else { return unknown_session() };
         *opening.uri_mut() = uri;
     } else {
         *opening.uri_mut() = query.uri();
@@ -397,6 +474,33 @@ mod tests {
             assert_eq!(Query::parse(Some(wrong)), None, "{wrong}");
         }
         assert_eq!(Query::parse(None), None);
+    }
+
+    #[test]
+    fn a_refusal_is_replaced_wherever_it_is_in_a_payload() {
+        let of = |body: &str, eio3| with_refusal(body.as_bytes(), eio3, b"44NEW").map(String::from_utf8);
+        let new = |text: &str| Some(Ok(text.to_owned()));
+        assert_eq!(of(r#"44{"message":"no"}"#, false), new("44NEW"));
+        assert_eq!(of("2\u{1e}44{}\u{1e}6", false), new("2\u{1e}44NEW\u{1e}6"));
+        assert_eq!(of("4:44{}1:3", true), new("5:44NEW1:3"));
+        assert_eq!(of("1:34:44{}", true), new("1:35:44NEW"));
+        for (without, eio3) in [("2", false), ("", false), ("1:3", true), ("9:44{}", true), ("44{}", true)] {
+            assert_eq!(of(without, eio3), None, "{without}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_taken_from_the_query_as_far_as_it_is_one() {
+        let of = |query: &str| token_in(Some(query)).map(String::from);
+        assert_eq!(token_in(None), None);
+        assert_eq!(of("EIO=3&transport=polling&tokens=a"), None);
+        assert_eq!(of("EIO=3&token=a.b%2Dc&token=d"), Some("a.b-c".into()));
+        assert_eq!(of("token="), Some(String::new()));
+        assert_eq!(of("token=%ff"), Some(String::new()));
+        let most = "a".repeat(TOKEN_BYTES);
+        assert_eq!(of(&format!("token={most}")), Some(most.clone()));
+        assert_eq!(of(&format!("token={most}a")), Some(String::new()));
+        assert_eq!(of(&format!("token={}", "a".repeat(100_000))), Some(String::new()));
     }
 
     #[test]

@@ -13,6 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "node",
         &[
             "adapter",
+            "admission",
             "cluster",
             "config",
             "exchange",
@@ -27,11 +28,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "transport",
         ],
     ),
-    ("http", &["adapter", "config", "ice", "id", "lifecycle", "metrics", "signaling", "transport"]),
+    (
+        "http",
+        &["adapter", "admission", "config", "ice", "id", "lifecycle", "metrics", "protocol", "signaling", "transport"],
+    ),
     (
         "signaling",
         &[
             "adapter",
+            "admission",
             "config",
             "exchange",
             "ice",
@@ -46,6 +51,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("adapter", &["cluster", "id"]),
     ("cluster", &["config", "exchange", "id", "lifecycle", "metrics", "protocol", "rooms", "telemetry"]),
+    ("admission", &["config", "ice", "id", "lifecycle", "metrics", "protocol"]),
     ("exchange", &["id", "protocol", "rooms", "telemetry"]),
     ("transport", &["id"]),
     ("rooms", &["id"]),
