@@ -28,10 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "transport",
         ],
     ),
-    (
-        "http",
-        &["adapter", "admission", "config", "ice", "id", "lifecycle", "metrics", "protocol", "signaling", "transport"],
-    ),
+    ("http", &["adapter", "admission", "config", "ice", "id", "lifecycle", "metrics", "signaling", "transport"]),
     (
         "signaling",
         &[
