@@ -88,19 +88,7 @@ impl Node {
 
         let node = NodeId::random();
         let admission = Admission::start(&settings.admission, metrics.clone(), lifecycle.clone())?;
-        let cluster = if settings.redis.url.is_empty() {
-            None
-        } else {
-            let deployment = Deployment::parse(&settings.redis)?;
-            Some(Cluster::new(
-                deployment,
-                &settings.redis,
-                (&settings.cluster, settings.seats.grace),
-                node,
-                &metrics,
-                &lifecycle,
-            ))
-        };
+        let cluster = cluster(&settings, node, &metrics, &lifecycle)?;
         let (registry, post) = seats(cluster.as_ref());
         let (tracer, exporting) = otlp::start(&settings.telemetry, node, &metrics)?;
         let ice = Arc::new(Ice::new(&settings.ice)?);
@@ -250,6 +238,21 @@ impl Node {
         }
         tracing::info!("stopped");
     }
+}
+
+/// What joins this node to others, if there are to be any.
+fn cluster(
+    settings: &Settings,
+    node: NodeId,
+    metrics: &Metrics,
+    lifecycle: &Lifecycle,
+) -> anyhow::Result<Option<Cluster>> {
+    if settings.redis.url.is_empty() {
+        return Ok(None);
+    }
+    let deployment = Deployment::parse(&settings.redis)?;
+    let times = (&settings.cluster, settings.seats.grace);
+    Ok(Some(Cluster::new(deployment, &settings.redis, times, node, metrics, lifecycle)))
 }
 
 /// Who keeps the seats, and the way to the nodes that share them, if any do.
