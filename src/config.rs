@@ -8,12 +8,14 @@ use std::{collections::HashMap, fmt::Write as _, net::SocketAddr, path::PathBuf,
 
 use serde::{Deserialize, Serialize};
 
+pub mod admission;
 pub mod ice;
 pub mod limits;
 pub mod network;
 pub mod rate;
 pub mod seats;
 
+pub use admission::Admission;
 pub use ice::Ice;
 pub use limits::Limits;
 pub use network::{Networks, Origins, ProxyProtocol};
@@ -31,6 +33,8 @@ pub struct Settings {
     pub server: Server,
     /// The operator's listener.
     pub admin: Admin,
+    /// Who may come in.
+    pub admission: Admission,
     /// What nodes share.
     pub redis: Redis,
     /// How nodes are one service.
@@ -251,7 +255,10 @@ impl Settings {
             )));
         }
         // Texts that may look like numbers: read as one and written again, a secret of digits would be another.
-        let texts = [("ice.secret", environment.get("DUET_ICE__SECRET").cloned())];
+        let texts = [
+            ("ice.secret", environment.get("DUET_ICE__SECRET").cloned()),
+            ("admission.jwt_secret", environment.get("DUET_ADMISSION__JWT_SECRET").cloned()),
+        ];
         let mut sources =
             config::Config::builder().add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml));
         if let Some(file) = file {
@@ -285,6 +292,7 @@ impl Settings {
             "server.proxy_protocol: name the proxies in server.trusted_proxies",
         )?;
         require(self.server.hsts <= Duration::from_hours(24 * 800), "server.hsts: must be at most 800 days")?;
+        self.admission.validate()?;
         let prefix = &self.redis.prefix;
         require(
             (1..=32).contains(&prefix.len())
@@ -453,6 +461,14 @@ mod tests {
             ("DUET_LOG__LEVEL", "loud", "loud"),
             ("DUET_LOG__FORMAT", "xml", "format"),
             ("DUET_PAGE__DIRECTORY", "/nowhere/at/all", "page.directory"),
+            ("DUET_ADMISSION__JWT_SECRET", "short", "admission.jwt_secret"),
+            ("DUET_ADMISSION__JWKS_URL", "issuer.example/keys", "admission.jwks_url"),
+            ("DUET_ADMISSION__JWKS_REFRESH", "48h", "admission.jwks_refresh"),
+            ("DUET_ADMISSION__JWKS_MIN_INTERVAL", "30m", "admission.jwks_min_interval"),
+            ("DUET_ADMISSION__JWKS_KEEP", "1m", "admission.jwks_keep"),
+            ("DUET_ADMISSION__LEEWAY", "1h", "admission.leeway"),
+            ("DUET_ADMISSION__WEBHOOK_URL", "http://hook.example/", "admission.webhook_url"),
+            ("DUET_ADMISSION__WEBHOOK_CONCURRENCY", "0", "admission.webhook_concurrency"),
             ("DUET_REDIS__PREFIX", "a b", "redis.prefix"),
             ("DUET_REDIS__CERT_FILE", "/x.pem", "redis.cert_file"),
             ("DUET_ICE__STUN", "stun://a", "ice.stun"),
@@ -509,6 +525,11 @@ mod tests {
         settings.ice.secret = "north-of-the-river".into();
         let printed = settings.printable();
         assert!(!printed.contains("secret@") && !printed.contains("river"), "{printed}");
+        let secret = "neither-printed-nor-shown-0123456789";
+        let settings = load(&[("DUET_ADMISSION__JWT_SECRET", secret)]).expect("valid");
+        assert_eq!(settings.admission.jwt_secret.as_str(), secret);
+        assert!(settings.printable().contains("jwt_secret = \"***\""));
+        assert!(!format!("{settings:?}").contains(secret));
     }
 
     #[test]
@@ -516,6 +537,9 @@ mod tests {
         for secret in ["00001234567890123", "12345678901234567890123456789012", "1e1000000000000000"] {
             assert_eq!(load(&[("DUET_ICE__SECRET", secret)]).expect("valid").ice.secret, secret);
         }
+        let secret = "00001234567890123456789012345678";
+        let settings = load(&[("DUET_ADMISSION__JWT_SECRET", secret)]).expect("valid");
+        assert_eq!(settings.admission.jwt_secret.as_str(), secret);
     }
 
     #[test]

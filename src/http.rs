@@ -88,12 +88,14 @@ fn routes(engine: Arc<Engine>, ice: Arc<Ice>, page: &Page, hsts: Duration) -> Ro
         .allow_headers(AllowHeaders::mirror_request())
         .allow_methods([Method::GET, Method::POST])
         .allow_credentials(true);
+    let may_have_servers = (ice, Arc::clone(&engine.admission));
     let socket_io = Router::new()
         .route("/socket.io", any(engine::serve))
         .route("/socket.io/", any(engine::serve))
         .with_state(engine)
         .layer(cors.clone());
-    let ice_servers = Router::new().route("/ice-servers", get(ice_servers::serve)).with_state(ice).layer(cors);
+    let ice_servers =
+        Router::new().route("/ice-servers", get(ice_servers::serve)).with_state(may_have_servers).layer(cors);
     let routes = Router::new()
         .merge(socket_io)
         .merge(ice_servers)

@@ -13,7 +13,8 @@
 //!    │              ├── adapter ────────┤   the Socket.IO server's own operations
 //!    │              ├── exchange ───────┤   letters from node to node
 //!    │              ├── rooms ──────────┤   who sits where
-//!    │              ├── protocol ───────┘   names, payloads, codes
+//!    │              ├── protocol ───────┤   names, payloads, codes
+//!    │              ├── admission ──────┘   who may come in
 //!    └──────────────┴── ice                 STUN and TURN servers, credentials
 //!   transport    connections: accepted, paused, counted, closed
 //!   limits       how much a stranger may have of all that (under http, signaling, transport)
@@ -24,6 +25,7 @@
 //! nodes are one service), [`node`] (how it fits together).
 
 pub mod adapter;
+pub mod admission;
 pub mod cluster;
 pub mod config;
 pub mod exchange;

@@ -1,7 +1,7 @@
 //! Starting, ready, draining, stopped: one state that every part reads, and one token that ends them.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -17,8 +17,8 @@ pub struct Lifecycle(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// What still keeps the node from being ready, by name.
-    holds: Mutex<BTreeSet<&'static str>>,
+    /// What still keeps the node from being ready, by name, and how many times.
+    holds: Mutex<BTreeMap<&'static str, usize>>,
     draining: AtomicBool,
     /// No new connections.
     accept: CancellationToken,
@@ -40,7 +40,7 @@ impl Lifecycle {
     /// Keeps the node from being ready until the latch is dropped.
     #[must_use]
     pub fn hold(&self, name: &'static str) -> Latch {
-        self.holds().insert(name);
+        *self.holds().entry(name).or_default() += 1;
         Latch { lifecycle: self.clone(), name }
     }
 
@@ -49,7 +49,7 @@ impl Lifecycle {
     /// # Errors
     /// [`NotReady`] tells what is missing.
     pub fn ready(&self) -> Result<(), NotReady> {
-        let mut reasons: Vec<_> = self.holds().iter().copied().collect();
+        let mut reasons: Vec<_> = self.holds().keys().copied().collect();
         if self.is_draining() {
             reasons.push("draining");
         }
@@ -95,7 +95,7 @@ impl Lifecycle {
         self.0.tasks.wait().await;
     }
 
-    fn holds(&self) -> std::sync::MutexGuard<'_, BTreeSet<&'static str>> {
+    fn holds(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, usize>> {
         self.0.holds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -109,7 +109,13 @@ pub struct Latch {
 
 impl Drop for Latch {
     fn drop(&mut self) {
-        self.lifecycle.holds().remove(self.name);
+        let mut holds = self.lifecycle.holds();
+        if let Some(count) = holds.get_mut(self.name) {
+            *count -= 1;
+            if *count == 0 {
+                holds.remove(self.name);
+            }
+        }
     }
 }
 
@@ -123,7 +129,10 @@ mod tests {
         assert_eq!(lifecycle.ready(), Ok(()));
         let latch = lifecycle.hold("listener");
         assert_eq!(lifecycle.ready().expect_err("held").reasons, ["listener"]);
+        let again = lifecycle.hold("listener");
         drop(latch);
+        assert_eq!(lifecycle.ready().expect_err("held by the other").reasons, ["listener"]);
+        drop(again);
         assert_eq!(lifecycle.ready(), Ok(()));
         lifecycle.drain();
         assert_eq!(lifecycle.ready().expect_err("draining").reasons, ["draining"]);

@@ -307,6 +307,14 @@ pub struct Metrics {
     refusals: IntCounterVec,
     /// What limits did.
     pub limited: Limited,
+    /// Handshakes refused for want of a token that holds.
+    admission_denials: IntCounterVec,
+    /// Fetches of an issuer's keys.
+    jwks_fetches: IntCounterVec,
+    /// Questions to the webhook.
+    webhook_answers: IntCounterVec,
+    /// Seconds from a question to its answer, or until it was given up.
+    webhook_seconds: Histogram,
     /// `log` events not sent to a client that is behind.
     pub log_drops: IntCounter,
     /// Senders made to wait for their receiver.
@@ -429,6 +437,26 @@ impl Metrics {
                 let counter = |(limit, by): (Limit, LimitedBy)| limited.with_label_values(&[limit.name(), by.name()]);
                 Family(pairs.map(|pair| (pair, counter(pair))).collect())
             },
+            admission_denials: made.counters(
+                "duet_admission_denials_total",
+                "Handshakes refused for want of a token that holds, by reason.",
+                &["reason"],
+            )?,
+            jwks_fetches: made.counters(
+                "duet_jwks_fetches_total",
+                "Fetches of the issuer's keys, by outcome.",
+                &["outcome"],
+            )?,
+            webhook_answers: made.counters(
+                "duet_webhook_answers_total",
+                "Questions to the webhook, by what came of them.",
+                &["outcome"],
+            )?,
+            webhook_seconds: made.histogram(
+                "duet_webhook_duration_seconds",
+                "From a question to the webhook to its answer, or until it was given up.",
+                JOIN_BUCKETS,
+            )?,
             log_drops: made.counter("duet_log_drops_total", "log events not sent to a client that is behind.")?,
             pauses: made.counter("duet_sender_pauses_total", "Times a sender was made to wait for its receiver.")?,
             received_bytes: made.counter("duet_received_bytes_total", "Bytes received by the public listener.")?,
@@ -459,6 +487,22 @@ impl Metrics {
     /// Counts a refused request. `event` is none for one nobody knows.
     pub fn refused(&self, event: Option<Request>, code: Code) {
         self.refusals.with_label_values(&[event.map_or("unknown", Request::name), code.name()]).inc();
+    }
+
+    /// Counts a refused handshake.
+    pub fn admission_denied(&self, reason: &'static str) {
+        self.admission_denials.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts a fetch of the issuer's keys.
+    pub fn jwks_fetched(&self, well: bool) {
+        self.jwks_fetches.with_label_values(&[if well { "fetched" } else { "failed" }]).inc();
+    }
+
+    /// Counts a question to the webhook.
+    pub fn webhook_answered(&self, outcome: &'static str, took: Duration) {
+        self.webhook_answers.with_label_values(&[outcome]).inc();
+        Self::observe(&self.webhook_seconds, took);
     }
 
     /// Counts a connected socket.

@@ -16,6 +16,7 @@ use tokio::{
 
 use crate::{
     adapter::{AdapterState, OutletSlot},
+    admission::Admission,
     cluster::{Cluster, topology::Deployment},
     config::{self, Limits, ProxyProtocol, Settings, Timeouts},
     exchange::{Addressee, Post},
@@ -59,6 +60,7 @@ pub struct Node {
     limiter: Arc<Limiter>,
     signaling: Arc<Signaling>,
     ice: Arc<Ice>,
+    admission: Arc<Admission>,
     cluster: Option<Cluster>,
     drain: Duration,
     listeners: Vec<JoinHandle<()>>,
@@ -72,6 +74,7 @@ impl Node {
     /// # Errors
     /// One line that names the setting.
     pub fn check(settings: &Settings) -> anyhow::Result<()> {
+        Admission::check(&settings.admission)?;
         if !settings.redis.url.is_empty() {
             Deployment::parse(&settings.redis)?;
         }
@@ -95,23 +98,9 @@ impl Node {
         lifecycle.spawn(sweep(Arc::clone(&limiter)));
 
         let node = NodeId::random();
-        let cluster = if settings.redis.url.is_empty() {
-            None
-        } else {
-            let deployment = Deployment::parse(&settings.redis)?;
-            Some(Cluster::new(
-                deployment,
-                &settings.redis,
-                (&settings.cluster, settings.seats.grace),
-                node,
-                &metrics,
-                &lifecycle,
-            ))
-        };
-        let (registry, post): (Arc<dyn Registry>, Option<Arc<dyn Post>>) = match &cluster {
-            None => (Arc::new(MemoryRegistry::default()), None),
-            Some(cluster) => (cluster.registry.clone(), Some(cluster.bus.clone())),
-        };
+        let admission = Admission::start(&settings.admission, metrics.clone(), lifecycle.clone())?;
+        let cluster = cluster(&settings, node, &metrics, &lifecycle)?;
+        let (registry, post) = seats(cluster.as_ref());
         let (tracer, exporting) = otlp::start(&settings.telemetry, node, &metrics)?;
         let ice = Arc::new(Ice::new(&settings.ice)?);
         let outlet = Arc::new(OutletSlot::default());
@@ -120,6 +109,7 @@ impl Node {
             Parts {
                 node,
                 post,
+                admission: Arc::clone(&admission),
                 outlet: Arc::clone(&outlet),
                 compat: settings.compat.clone(),
                 grace: settings.seats.grace,
@@ -150,7 +140,7 @@ impl Node {
         let admin_listener = bind("admin.listen", settings.admin.listen)?;
         let (public, admin) = (public_listener.local_addr()?, admin_listener.local_addr()?);
 
-        let engine = engine(service, &settings, &metrics, &lifecycle, &limiter);
+        let engine = engine(service, &settings, &metrics, &lifecycle, (&limiter, &admission));
         let public_routes = http::public(Arc::new(engine), Arc::clone(&ice), &settings.page, &settings.server);
         let admin_routes = http::admin(Admin {
             lifecycle: lifecycle.clone(),
@@ -178,14 +168,25 @@ impl Node {
                 lifecycle.stop_token().clone(),
             )),
         ];
-        tell_of_missing_library();
+        warn_of_what_is_missing();
         if let Some(cluster) = &cluster {
             let addressee: Arc<dyn Addressee> = signaling.clone();
             cluster.run(&lifecycle, &Arc::downgrade(&addressee));
         }
         drop(starting);
-        let drain = timeouts.drain;
-        Ok(Self { public, admin, lifecycle, limiter, signaling, ice, cluster, drain, listeners, exporting })
+        Ok(Self {
+            public,
+            admin,
+            lifecycle,
+            limiter,
+            signaling,
+            ice,
+            admission,
+            cluster,
+            drain: timeouts.drain,
+            listeners,
+            exporting,
+        })
     }
 
     /// From now on these limits hold, as far as they can be replaced while a node runs (see [`Limiter::reload`]).
@@ -199,6 +200,12 @@ impl Node {
     /// One line that names the setting; then all is as before.
     pub fn reload_ice(&self, settings: &config::Ice) -> Result<(), BadIce> {
         self.ice.reload(settings)
+    }
+
+    /// Who may come in: to say so, and to change it.
+    #[must_use]
+    pub fn admission(&self) -> &Admission {
+        &self.admission
     }
 
     /// How many sockets all nodes have.
@@ -250,7 +257,7 @@ fn engine(
     settings: &Settings,
     metrics: &Metrics,
     lifecycle: &Lifecycle,
-    limiter: &Arc<Limiter>,
+    (limiter, admission): (&Arc<Limiter>, &Arc<Admission>),
 ) -> Engine {
     Engine {
         service,
@@ -258,6 +265,7 @@ fn engine(
         websockets: metrics.websockets.clone(),
         handshake: settings.timeouts.handshake,
         request: settings.timeouts.request,
+        admission: Arc::clone(admission),
         lifecycle: lifecycle.clone(),
         limiter: Arc::clone(limiter),
         trusted: settings.server.trusted_proxies.clone(),
@@ -271,6 +279,37 @@ fn door(settings: &Settings, limiter: &Arc<Limiter>) -> Door {
         limiter: Arc::clone(limiter),
         trusted: settings.server.trusted_proxies.clone(),
         announced: settings.server.proxy_protocol == ProxyProtocol::On,
+    }
+}
+
+/// What joins this node to others, if there are to be any.
+fn cluster(
+    settings: &Settings,
+    node: NodeId,
+    metrics: &Metrics,
+    lifecycle: &Lifecycle,
+) -> anyhow::Result<Option<Cluster>> {
+    if settings.redis.url.is_empty() {
+        return Ok(None);
+    }
+    let deployment = Deployment::parse(&settings.redis)?;
+    let times = (&settings.cluster, settings.seats.grace);
+    Ok(Some(Cluster::new(deployment, &settings.redis, times, node, metrics, lifecycle)))
+}
+
+/// Who keeps the seats, and the way to the nodes that share them, if any do.
+fn seats(cluster: Option<&Cluster>) -> (Arc<dyn Registry>, Option<Arc<dyn Post>>) {
+    match cluster {
+        None => (Arc::new(MemoryRegistry::default()), None),
+        Some(cluster) => (cluster.registry.clone(), Some(cluster.bus.clone())),
+    }
+}
+
+fn warn_of_what_is_missing() {
+    if !client_library::is_built_in() {
+        tracing::warn!(
+            "built without the Socket.IO client library (npm was missing): /socket.io/socket.io.js is not served"
+        );
     }
 }
 
@@ -305,14 +344,6 @@ fn public_wires(metrics: &Metrics, write_stall: Duration, limiter: Arc<Limiter>)
         stalled: metrics.stalls.clone(),
         limiter: Some(limiter),
     })
-}
-
-fn tell_of_missing_library() {
-    if !client_library::is_built_in() {
-        tracing::warn!(
-            "built without the Socket.IO client library (npm was missing): /socket.io/socket.io.js is not served"
-        );
-    }
 }
 
 async fn sweep(limiter: Arc<Limiter>) {

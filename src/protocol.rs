@@ -85,6 +85,12 @@ pub enum Code {
     PeerTooSlow,
     /// This socket takes its messages too slowly and is being closed.
     TooSlow,
+    /// There is no token, or none that holds.
+    Unauthorized,
+    /// The token's end has passed.
+    TokenExpired,
+    /// The room is not for this peer.
+    Forbidden,
     /// The socket sits in as many rooms as it may.
     TooManyRooms,
     /// This socket sends faster than its requests can be served.
@@ -115,7 +121,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         Self::UnknownEvent,
         Self::BadPayload,
         Self::BadRoom,
@@ -124,6 +130,9 @@ impl Code {
         Self::NoPeer,
         Self::PeerTooSlow,
         Self::TooSlow,
+        Self::Unauthorized,
+        Self::TokenExpired,
+        Self::Forbidden,
         Self::TooManyRooms,
         Self::TooManyRequests,
         Self::TooFast,
@@ -151,6 +160,9 @@ impl Code {
             Self::NoPeer => "no_peer",
             Self::PeerTooSlow => "peer_too_slow",
             Self::TooSlow => "too_slow",
+            Self::Unauthorized => "unauthorized",
+            Self::TokenExpired => "token_expired",
+            Self::Forbidden => "forbidden",
             Self::TooManyRooms => "too_many_rooms",
             Self::TooManyRequests => "too_many_requests",
             Self::TooFast => "too_fast",
@@ -175,6 +187,9 @@ impl Code {
             | Self::BadPayload
             | Self::BadRoom
             | Self::NotInRoom
+            | Self::Unauthorized
+            | Self::TokenExpired
+            | Self::Forbidden
             | Self::TooManyRooms
             | Self::Superseded
             | Self::TooLarge
@@ -233,6 +248,8 @@ pub enum ByeReason {
     TooSlow,
     /// It broke the protocol and was closed.
     ProtocolError,
+    /// Its token's end passed.
+    Expired,
     /// Its node shut down.
     NodeShutdown,
     /// Its node does not answer any more, or cannot prove that the peer still sits there.
@@ -241,12 +258,13 @@ pub enum ByeReason {
 
 impl ByeReason {
     /// Every reason, in the order of the documentation.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Left,
         Self::Disconnected,
         Self::TimedOut,
         Self::TooSlow,
         Self::ProtocolError,
+        Self::Expired,
         Self::NodeShutdown,
         Self::NodeLost,
     ];
@@ -260,6 +278,7 @@ impl ByeReason {
             Self::TimedOut => "timed_out",
             Self::TooSlow => "too_slow",
             Self::ProtocolError => "protocol_error",
+            Self::Expired => "expired",
             Self::NodeShutdown => "node_shutdown",
             Self::NodeLost => "node_lost",
         }
@@ -751,6 +770,24 @@ pub mod reply {
         ))
     }
 
+    /// The whole packet that refuses a CONNECT, as a Socket.IO middleware's error has it: `{message, data: {code}}`. In
+    /// ASCII, since the sentences are.
+    #[must_use]
+    pub fn connect_error(refusal: &Refusal) -> String {
+        #[derive(Serialize)]
+        struct Error<'a> {
+            message: &'a str,
+            data: Data,
+        }
+        #[derive(Serialize)]
+        struct Data {
+            code: &'static str,
+            retryable: bool,
+        }
+        let data = Data { code: refusal.code.name(), retryable: refusal.code.retryable() };
+        format!("44{}", json(&Error { message: &refusal.message, data }))
+    }
+
     /// The acknowledgement of a refused request, `[{ok: false, code, message, retryable}]`.
     #[must_use]
     pub fn ack_refused(refusal: &Refusal) -> String {
@@ -974,6 +1011,10 @@ mod tests {
         assert_eq!(
             value(&reply::ack_refused(&refusal)),
             json!([{"ok": false, "code": "no_peer", "message": "nobody", "retryable": true}])
+        );
+        assert_eq!(
+            value(&reply::connect_error(&Refusal::new(Code::Unauthorized, "no"))[2..]),
+            json!({"message": "no", "data": {"code": "unauthorized", "retryable": false}})
         );
         assert_eq!(
             value(&reply::ack_seated("joined", &room, own, None, &[])),

@@ -23,7 +23,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use socketioxide::{
-    SocketIo,
+    ProtocolVersion, SocketIo,
     handler::{ConnectHandler, ConnectMiddleware, DisconnectHandler, MessageHandler},
     socket::DisconnectReason,
 };
@@ -31,6 +31,7 @@ use socketioxide_core::{Str, Value, packet::Packet};
 
 use crate::{
     adapter::{Outlet, OutletSlot, Switchboard, Undelivered},
+    admission::{Admission, Denied, Grant},
     config::{Addresses, Compat, Limits, Timeouts},
     exchange::{Addressee, Content, Delivery, Letter, Post},
     ice::Ice,
@@ -44,6 +45,7 @@ use crate::{
     transport::{flow::Flow, lane::Sent},
 };
 
+pub mod expiry;
 pub mod inbox;
 pub mod join;
 pub mod leave;
@@ -52,6 +54,7 @@ pub mod resume;
 pub mod session;
 pub mod wire;
 
+use expiry::Expiries;
 use inbox::{Event, Item, Parting};
 use resume::Kept;
 use session::Session;
@@ -69,6 +72,7 @@ type Socket = Arc<socketioxide::socket::Socket<Switchboard>>;
 /// What all sockets of a node share.
 pub struct Signaling {
     registry: Arc<dyn Registry>,
+    admission: Arc<Admission>,
     metrics: Metrics,
     tracer: Tracer,
     lifecycle: Lifecycle,
@@ -89,6 +93,8 @@ pub struct Signaling {
     kept: Mutex<HashMap<(RoomName, Occupant), Kept>>,
     /// Sessions that are connected: whom a drain has to end.
     connected: Mutex<HashMap<Generation, Weak<Session>>>,
+    /// Sessions whose token ends.
+    expiries: Expiries,
     outlet: Arc<OutletSlot>,
     io: OnceLock<Io>,
     /// To other nodes; none when this one is alone.
@@ -108,6 +114,8 @@ pub struct Parts {
     pub node: NodeId,
     /// To other nodes; none when this one is alone.
     pub post: Option<Arc<dyn Post>>,
+    /// Who may come in.
+    pub admission: Arc<Admission>,
     /// Where the Socket.IO server puts its way out.
     pub outlet: Arc<OutletSlot>,
     /// `[compat]`
@@ -136,6 +144,7 @@ impl Signaling {
     pub fn new(registry: Arc<dyn Registry>, parts: Parts) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             registry,
+            admission: parts.admission,
             metrics: parts.metrics,
             tracer: parts.tracer,
             lifecycle: parts.lifecycle,
@@ -151,6 +160,7 @@ impl Signaling {
             seated: Mutex::default(),
             kept: Mutex::default(),
             connected: Mutex::default(),
+            expiries: Expiries::default(),
             outlet: parts.outlet,
             io: OnceLock::new(),
             post: parts.post,
@@ -165,6 +175,7 @@ impl Signaling {
         io.ns("/", Connected.with(arrival));
         // The handle lives as long as the node: no cycle that matters.
         let _ = self.io.set(io.clone());
+        self.lifecycle.spawn(Arc::clone(self).expire());
     }
 
     /// Sessions connected now.
@@ -438,27 +449,55 @@ impl Signaling {
         }
     }
 
-    fn connect(self: &Arc<Self>, socket: &Socket, auth: Option<&Value>) -> Result<(), &'static str> {
+    async fn connect(self: &Arc<Self>, socket: &Socket, auth: Option<&Value>) -> Result<(), Unwelcome> {
         let Some(flow) = socket.req_parts().extensions.get::<Arc<Flow>>() else {
-            return Err("this connection did not come by duet's listener");
+            return Err(Unwelcome::Stray("this connection did not come by duet's listener"));
+        };
+        let grant = if self.admission.needs_token() {
+            let token = offered(auth).map_err(Unwelcome::Denied)?.or_else(|| flow.take_token());
+            self.admission.admit_or_fetch(token.as_deref()).await.map_err(Unwelcome::Denied)?
+        } else {
+            Grant::open()
         };
         if flow.is_closed() {
-            return Err("this connection is being closed");
+            return Err(Unwelcome::Stray("this connection is being closed"));
         }
         let generation = Generation(self.generations.fetch_add(1, Ordering::Relaxed));
         let resume = match auth {
             Some(Value::Str(auth, _)) => protocol::resume_in(auth),
             _ => None,
         };
-        let (id, protocol) = (PeerId(socket.id), socket.protocol());
-        let session = Session::new(id, generation, self.node, Arc::clone(flow), protocol, resume);
-        lock(&self.connected).insert(generation, Arc::downgrade(&session));
+        let end = grant.expires();
+        let (id, flow, protocol) = (PeerId(socket.id), Arc::clone(flow), socket.protocol());
         self.metrics.socket_opened(flow.is_websocket());
-        session.set_presence(Presence { signaling: Arc::downgrade(self), generation });
+        let session = Session::new(id, generation, self.node, flow, protocol, resume, grant);
+        lock(&self.connected).insert(generation, Arc::downgrade(&session));
+        if let Some(end) = end {
+            self.expiries.insert(end, generation, &session);
+        }
+        session.set_presence(Presence { signaling: Arc::downgrade(self), generation, end });
         let entry = EventEntry { signaling: Arc::clone(self), session };
         socket.on_fallback(entry.clone());
         socket.on_disconnect(entry);
         Ok(())
+    }
+
+    /// Tells a socket that is not let in why. The library's own refusal has no room for a code.
+    fn deny(&self, socket: &Socket, denied: Denied) {
+        self.metrics.admission_denied(denied.name());
+        let Some(flow) = socket.req_parts().extensions.get::<Arc<Flow>>() else { return };
+        // Whoever guesses slows down.
+        self.limiter.failed(flow.visitor().address, 1, self.limiter.now());
+        let refusal = Refusal { code: denied.code(), message: denied.to_string().into() };
+        flow.refuse(reply::connect_error(&refusal));
+        // The library ends sessions that do not connect in time, but those of old clients.
+        if socket.protocol() == ProtocolVersion::V4 {
+            let (flow, time) = (Arc::clone(flow), self.timeouts.handshake);
+            self.lifecycle.spawn(async move {
+                tokio::time::sleep(time).await;
+                flow.close();
+            });
+        }
     }
 
     /// Takes a letter of another node.
@@ -581,12 +620,17 @@ impl Addressee for Signaling {
 pub struct Presence {
     signaling: Weak<Signaling>,
     generation: Generation,
+    /// When its token ends, if it came with one.
+    end: Option<u64>,
 }
 
 impl Drop for Presence {
     fn drop(&mut self) {
         if let Some(signaling) = self.signaling.upgrade() {
             lock(&signaling.connected).remove(&self.generation);
+            if let Some(end) = self.end {
+                signaling.expiries.remove(end, self.generation);
+            }
             signaling.metrics.sockets.dec();
         }
     }
@@ -633,11 +677,35 @@ impl ConnectMiddleware<Switchboard, Own> for Arrival {
         socket: Socket,
         auth: &'a Option<Value>,
     ) -> Result<(), Box<dyn std::fmt::Display + Send>> {
-        match self.0.connect(&socket, auth.as_ref()) {
+        match self.0.connect(&socket, auth.as_ref()).await {
             Ok(()) => Ok(()),
-            Err(reason) => Err(Box::new(reason)),
+            Err(unwelcome) => {
+                if let Unwelcome::Denied(denied) = unwelcome {
+                    self.0.deny(&socket, denied);
+                }
+                Err(Box::new(unwelcome))
+            }
         }
     }
+}
+
+/// Why CONNECT is refused.
+#[derive(Debug, thiserror::Error)]
+enum Unwelcome {
+    #[error("{0}")]
+    Stray(&'static str),
+    #[error("{0}")]
+    Denied(Denied),
+}
+
+/// The token that a CONNECT packet carries: `{token}`.
+fn offered(auth: Option<&Value>) -> Result<Option<Box<str>>, Denied> {
+    #[derive(serde::Deserialize)]
+    struct Auth {
+        token: Option<Box<str>>,
+    }
+    let Some(Value::Str(text, _)) = auth else { return Ok(None) };
+    serde_json::from_str::<Auth>(text).map(|auth| auth.token).map_err(|_| Denied::Malformed)
 }
 
 /// The library wants a connect handler; all was done before.

@@ -4,7 +4,8 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::{Level, Metadata};
+use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
     config::{BadSettings, Log, LogFormat},
@@ -25,7 +26,7 @@ pub fn start(log: &Log) -> Result<(), BadSettings> {
         LogFormat::Text => false,
         LogFormat::Auto => !std::io::stderr().is_terminal(),
     };
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter).with(filter_fn(is_fit_to_log));
     // A second call, as tests that run several nodes in a process make it, changes nothing.
     let _ = if json {
         registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
@@ -34,6 +35,11 @@ pub fn start(log: &Log) -> Result<(), BadSettings> {
         registry.with(fmt::layer().with_ansi(colours).with_target(false).with_writer(std::io::stderr)).try_init()
     };
     Ok(())
+}
+
+/// Whether a filter may let it through at all: the WebSocket library logs whole packets, with a token in some.
+fn is_fit_to_log(what: &Metadata<'_>) -> bool {
+    *what.level() <= Level::WARN || !what.target().starts_with("tungstenite")
 }
 
 /// Counts panics and logs them: a panic in a task ends that task alone, and must not go unseen.

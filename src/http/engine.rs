@@ -34,6 +34,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::service::Service as _;
 use hyper_util::rt::TokioIo;
+use percent_encoding::percent_decode_str;
 use prometheus::IntGauge;
 use socketioxide::service::SocketIoService;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -41,6 +42,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::eio3;
 use crate::{
     adapter::Switchboard,
+    admission::{Admission, token::TOKEN_BYTES},
     config::{Networks, Origins},
     id::Sid,
     lifecycle::Lifecycle,
@@ -58,6 +60,9 @@ use crate::{
 /// How the library and its clients call a payload of octets, to the letter. Everything else is text.
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=UTF-8");
+
+/// Between two packets of a payload, but for old clients.
+const SEPARATOR: u8 = 0x1e;
 
 /// Names the session that a polling handshake opened, for a balancer: the requests of a session are for one node.
 const SESSION: HeaderName = HeaderName::from_static("duet-session");
@@ -77,6 +82,8 @@ pub struct Engine {
     pub handshake: Duration,
     /// Until a request's body is there.
     pub request: Duration,
+    /// Whether handshakes need a token.
+    pub admission: Arc<Admission>,
     /// Ends the handshakes under way.
     pub lifecycle: Lifecycle,
     /// How many may come in.
@@ -154,7 +161,7 @@ pub(super) fn stranger<B>(engine: &Engine, request: &http::Request<B>) -> Option
             Code::OriginNotAllowed,
             "pages of this origin may not use this server; server.allowed_origins names those that may",
         );
-        refused(StatusCode::FORBIDDEN, &refusal, None)
+        turned_away(StatusCode::FORBIDDEN, &refusal, None)
     })
 }
 
@@ -200,6 +207,9 @@ pub(super) async fn serve(State(engine): State<Arc<Engine>>, request: Request) -
         (false, false, Some(sid)) => {
             let flow = engine.flows.get(sid);
             if let Some(flow) = &flow {
+                if flow.is_turned_away() {
+                    return unknown_session();
+                }
                 // The client sends its next request when this one is answered.
                 flow.resumed().await;
             }
@@ -250,6 +260,9 @@ async fn opened(engine: &Engine, flow: &Arc<Flow>, query: &Query, response: Resp
 /// A poll: it takes what waits for the session, or waits for the first packet.
 async fn poll(engine: &Engine, eio3: bool, flow: Option<Arc<Flow>>, request: Request) -> Response {
     let Some(flow) = flow else { return engine.call(request).await };
+    if flow.is_turned_away() {
+        return unknown_session();
+    }
     let mut answer = pin!(engine.call(request));
     let mut first = true;
     let response = poll_fn(|cx| {
@@ -260,6 +273,10 @@ async fn poll(engine: &Engine, eio3: bool, flow: Option<Arc<Flow>>, request: Req
         polled
     })
     .await;
+    let response = match flow.refusal() {
+        Some(packet) => refused(&flow, eio3, packet, response).await,
+        None => response,
+    };
     match flow.old_polling() {
         Some(old) if eio3 && response.status() == StatusCode::OK => old_answer(&flow, old, response).await,
         _ => {
@@ -267,6 +284,45 @@ async fn poll(engine: &Engine, eio3: bool, flow: Option<Arc<Flow>>, request: Req
             response
         }
     }
+}
+
+/// The library's answer to a poll, with `packet` in the place of its own refusal of a CONNECT, if that is in it.
+async fn refused(flow: &Flow, eio3: bool, packet: Bytes, response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let Ok(body) = body.collect().await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+    let body = body.to_bytes();
+    let Some(answer) = with_refusal(&body, eio3, &packet) else {
+        // It comes with a later poll, or with the WebSocket.
+        return Response::from_parts(parts, Body::from(body));
+    };
+    flow.refusal_said();
+    parts.headers.insert(CONTENT_LENGTH, answer.len().into());
+    Response::from_parts(parts, Body::from(answer))
+}
+
+/// A payload with its refusal replaced; none when it has none. Both are ASCII: a character is a byte.
+fn with_refusal(body: &[u8], eio3: bool, packet: &[u8]) -> Option<Vec<u8>> {
+    let mut answer = Vec::with_capacity(body.len() + packet.len());
+    let (mut rest, mut found) = (body, false);
+    while !rest.is_empty() {
+        let (said, next) = if eio3 {
+            let colon = memchr::memchr(b':', rest)?;
+            let bytes: usize = std::str::from_utf8(&rest[..colon]).ok()?.parse().ok()?;
+            rest[colon + 1..].split_at_checked(bytes)?
+        } else {
+            let end = memchr::memchr(SEPARATOR, rest).unwrap_or(rest.len());
+            (&rest[..end], rest.get(end + 1..).unwrap_or_default())
+        };
+        let said = if said.starts_with(b"44{") && !std::mem::replace(&mut found, true) { packet } else { said };
+        if eio3 {
+            answer.extend_from_slice(format!("{}:", said.len()).as_bytes());
+        } else if !answer.is_empty() {
+            answer.push(SEPARATOR);
+        }
+        answer.extend_from_slice(said);
+        rest = next;
+    }
+    found.then_some(answer)
 }
 
 /// The library's answer to a poll of an old client, as that client reads it.
@@ -335,7 +391,7 @@ fn bad_request(message: &'static str) -> Response {
 }
 
 /// A refusal in answer to a handshake.
-fn refused(status: StatusCode, refusal: &Refusal, retry_after: Option<Duration>) -> Response {
+fn turned_away(status: StatusCode, refusal: &Refusal, retry_after: Option<Duration>) -> Response {
     let answer = serde_json::json!({
         "code": refusal.code.name(),
         "message": refusal.message,
@@ -353,12 +409,17 @@ fn refused(status: StatusCode, refusal: &Refusal, retry_after: Option<Duration>)
     response
 }
 
+fn unknown_session() -> Response {
+    bad_request(r#"{"code":"1","message":"Session ID unknown"}"#)
+}
+
 /// Who opens a session by this request.
 fn visitor<B>(engine: &Engine, request: &http::Request<B>) -> Visitor {
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
+    let token = if engine.admission.needs_token() { token_in(request.uri().query()) } else { None };
     peer.map_or_else(Visitor::default, |peer| Visitor {
         address: proxy::client(peer, request.headers(), &engine.trusted),
-        token: None,
+        token,
     })
 }
 
@@ -382,9 +443,21 @@ fn admit<B>(engine: &Engine, request: &http::Request<B>) -> Result<(Arc<Flow>, D
                 Limit::Sockets => StatusCode::SERVICE_UNAVAILABLE,
                 _ => StatusCode::TOO_MANY_REQUESTS,
             };
-            Err(refused(status, &limited.refusal(), Some(limited.retry_after)).into())
+            Err(turned_away(status, &limited.refusal(), Some(limited.retry_after)).into())
         }
     }
+}
+
+/// The token of a handshake's query, for clients whose CONNECT carries none. One that is no text, or too long, is empty:
+/// there is a token, and it does not hold.
+pub(super) fn token_in(query: Option<&str>) -> Option<Box<str>> {
+    let value = query?.split('&').find_map(|pair| pair.strip_prefix("token="))?;
+    // Three characters for each byte at most.
+    if value.len() > 3 * TOKEN_BYTES {
+        return Some(Box::default());
+    }
+    let decoded = percent_decode_str(value).decode_utf8().unwrap_or_default();
+    Some(if decoded.len() > TOKEN_BYTES { Box::default() } else { decoded.into() })
 }
 
 /// Checks an opening handshake (RFC 6455, section 4.2.1).
@@ -416,17 +489,16 @@ fn upgrade<B>(
     query: &Query,
     request: &mut http::Request<B>,
 ) -> Result<(Response, Duration), Box<Response>> {
-    let unknown = || bad_request(r#"{"code":"1","message":"Session ID unknown"}"#);
     let accept = accept_key(request.headers())?;
     let (flow, delay) = match query.sid {
         None => admit(engine, request)?,
-        Some(sid) => (engine.flows.get(sid).ok_or_else(unknown)?, Duration::ZERO),
+        Some(sid) => (engine.flows.get(sid).ok_or_else(unknown_session)?, Duration::ZERO),
     };
     let upgraded = hyper::upgrade::on(&mut *request);
     let mut opening = http::Request::new(());
     if let Some(sid) = query.sid {
         let uri = format!("{}&sid={sid}", query.uri());
-        *opening.uri_mut() = Uri::try_from(uri).map_err(|_| unknown())?;
+        *opening.uri_mut() = Uri::try_from(uri).map_err(|_| unknown_session())?;
     } else {
         *opening.uri_mut() = query.uri();
         opening.extensions_mut().insert(Arc::clone(&flow));
@@ -483,6 +555,33 @@ mod tests {
             assert_eq!(Query::parse(Some(wrong)), None, "{wrong}");
         }
         assert_eq!(Query::parse(None), None);
+    }
+
+    #[test]
+    fn a_refusal_is_replaced_wherever_it_is_in_a_payload() {
+        let of = |body: &str, eio3| with_refusal(body.as_bytes(), eio3, b"44NEW").map(String::from_utf8);
+        let new = |text: &str| Some(Ok(text.to_owned()));
+        assert_eq!(of(r#"44{"message":"no"}"#, false), new("44NEW"));
+        assert_eq!(of("2\u{1e}44{}\u{1e}6", false), new("2\u{1e}44NEW\u{1e}6"));
+        assert_eq!(of("4:44{}1:3", true), new("5:44NEW1:3"));
+        assert_eq!(of("1:34:44{}", true), new("1:35:44NEW"));
+        for (without, eio3) in [("2", false), ("", false), ("1:3", true), ("9:44{}", true), ("44{}", true)] {
+            assert_eq!(of(without, eio3), None, "{without}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_taken_from_the_query_as_far_as_it_is_one() {
+        let of = |query: &str| token_in(Some(query)).map(String::from);
+        assert_eq!(token_in(None), None);
+        assert_eq!(of("EIO=3&transport=polling&tokens=a"), None);
+        assert_eq!(of("EIO=3&token=a.b%2Dc&token=d"), Some("a.b-c".into()));
+        assert_eq!(of("token="), Some(String::new()));
+        assert_eq!(of("token=%ff"), Some(String::new()));
+        let most = "a".repeat(TOKEN_BYTES);
+        assert_eq!(of(&format!("token={most}")), Some(most.clone()));
+        assert_eq!(of(&format!("token={most}a")), Some(String::new()));
+        assert_eq!(of(&format!("token={}", "a".repeat(100_000))), Some(String::new()));
     }
 
     #[test]

@@ -1,18 +1,24 @@
 //! `GET /ice-servers`: the STUN and TURN servers, for a page that wants them before it joins a room.
 //!
-//! Who may open a session may ask, as each join tells the same. Never cached: credentials end.
+//! Who may open a session may ask, as each join tells the same: where a token is needed, by `Authorization: Bearer …`, or by
+//! `token` in the query. Never cached: credentials end.
 
 use std::{sync::Arc, time::SystemTime};
 
 use axum::{
     Json,
-    extract::State,
+    extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use http::{HeaderValue, header::CACHE_CONTROL};
+use http::{
+    HeaderMap, HeaderValue, StatusCode,
+    header::{AUTHORIZATION, CACHE_CONTROL},
+};
 use serde::Serialize;
 
+use super::engine::token_in;
 use crate::{
+    admission::Admission,
     ice::{Ice, IceServer},
     id::Sid,
 };
@@ -25,11 +31,37 @@ struct Answer {
     ttl: u64,
 }
 
-/// `{iceServers, ttl}`. Whether the visitor may have them is for this function to ask first.
-pub(super) async fn serve(State(ice): State<Arc<Ice>>) -> Response {
-    // Nothing is known of a visitor that would tell it from the next behind the same address.
-    let holder = Sid::new();
-    let ice_servers = ice.servers(holder.as_str().as_bytes(), SystemTime::now());
+/// What a visitor who may not have them is told.
+#[derive(Serialize)]
+struct No {
+    code: &'static str,
+    message: String,
+    retryable: bool,
+}
+
+/// `{iceServers, ttl}`, or `{code, message, retryable}`.
+pub(super) async fn serve(State((ice, admission)): State<(Arc<Ice>, Arc<Admission>)>, request: Request) -> Response {
+    let token = bearer(request.headers()).or_else(|| token_in(request.uri().query()));
+    let uncached = [(CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    let grant = match admission.admit_or_fetch(token.as_deref()).await {
+        Ok(grant) => grant,
+        Err(denied) => {
+            let (code, message) = (denied.code(), denied.to_string());
+            let status = if code.retryable() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::UNAUTHORIZED };
+            let no = No { code: code.name(), message, retryable: code.retryable() };
+            return (status, uncached, Json(no)).into_response();
+        }
+    };
+    // Without a token nothing is known of a visitor that would tell it from the next behind the same address.
+    let visitor = Sid::new();
+    let holder = grant.peer().unwrap_or(visitor.as_str());
+    let ice_servers = ice.servers(holder.as_bytes(), SystemTime::now());
     let answer = Answer { ice_servers, ttl: ice.lifetime().as_secs() };
-    ([(CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(answer)).into_response()
+    (uncached, Json(answer)).into_response()
+}
+
+/// RFC 6750, section 2.1.
+fn bearer(headers: &HeaderMap) -> Option<Box<str>> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().into())
 }

@@ -49,6 +49,8 @@ impl Signaling {
             Ok(()) => self.seat(&session, &room, options, ack, span).await,
             Err(refusal) => Err(refusal),
         };
+        // Whoever guesses names slows down.
+        let failed = seated.as_ref().is_err_and(|refusal| matches!(refusal.code, Code::Full | Code::Forbidden));
         let result = match seated {
             Ok(result) => {
                 session.waits().retain(|waited| *waited != room);
@@ -71,7 +73,7 @@ impl Signaling {
                 if refusal.code == Code::Full { JoinResult::Full } else { JoinResult::Refused }
             }
         };
-        if result == JoinResult::Full {
+        if failed {
             self.limiter.failed(session.flow().visitor().address, 1, self.limiter.now());
         }
         self.metrics.joins.inc(result);
@@ -122,13 +124,11 @@ impl Signaling {
         if self.lifecycle.is_draining() {
             return Err(Refusal::new(Code::Draining, "this node is shutting down; connect again"));
         }
+        let named = self.ask_whether_it_may(session, room).await?;
         let known = {
             let mut seats = session.seats();
             let known = seat_in(&mut seats, room).is_some();
             if !known {
-                if seats.len() >= self.limiter.rules().rooms_per_socket {
-                    return Err(Refusal::new(Code::TooManyRooms, "this socket sits in as many rooms as it may"));
-                }
                 // Before the registry knows: the other peer may have news for this one at once.
                 seats.push(Seat::wished(room.clone()));
             }
@@ -167,7 +167,7 @@ impl Signaling {
         };
         self.log(session, || reply::log(&format!("Room {} now has {present} client(s)", room.as_str())));
         // After the registry: whoever is refused costs no credentials.
-        let ice = ack.map(|_| self.ice_for(session)).unwrap_or_default();
+        let ice = ack.map(|_| named.unwrap_or_else(|| self.ice_for(session))).unwrap_or_default();
         let told = |token| Told { ack, token, ice: &ice };
         match outcome {
             JoinOutcome::Full => {
@@ -205,6 +205,25 @@ impl Signaling {
     /// The servers that `session` is told of, with credentials of its own.
     fn ice_for(&self, session: &Session) -> Vec<IceServer> {
         self.ice.servers(session.id().0.as_str().as_bytes(), SystemTime::now())
+    }
+
+    /// Whether the session may take a seat in `room`, and the servers that the webhook names, if it names any. A seat that it
+    /// has already is not asked for again; nor is one that it waited for, as that is still the same join.
+    async fn ask_whether_it_may(&self, session: &Session, room: &RoomName) -> Result<Option<Vec<IceServer>>, Refusal> {
+        {
+            let mut seats = session.seats();
+            if seat_in(&mut seats, room).is_some() {
+                return Ok(None);
+            }
+            if seats.len() >= self.limiter.rules().rooms_per_socket {
+                return Err(Refusal::new(Code::TooManyRooms, "this socket sits in as many rooms as it may"));
+            }
+        }
+        self.admission.permit(session.grant(), room)?;
+        if session.waits().contains(room) {
+            return Ok(None);
+        }
+        self.admission.ask(session.grant(), room, session.id(), session.flow().visitor().address).await
     }
 
     fn tell_seated(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, role: Role, told: Told<'_>) {

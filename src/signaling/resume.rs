@@ -312,7 +312,7 @@ impl Signaling {
             if waits.contains(room) {
                 return Ok(());
             }
-            if waits.len() >= self.limits.rooms_per_socket {
+            if waits.len() >= self.limiter.rules().rooms_per_socket {
                 return Err(Refusal::new(Code::TooManyRooms, "this socket waits for as many rooms as it may"));
             }
             waits.push(room.clone());

@@ -14,6 +14,7 @@ use socketioxide_core::packet::Packet;
 
 use super::{Presence, inbox::Inbox, lock};
 use crate::{
+    admission::Grant,
     id::{Generation, NodeId, PeerId, ResumeToken, RoomName},
     protocol::ByeReason,
     rooms::{Occupant, Role},
@@ -127,6 +128,8 @@ pub struct Session {
     /// Bytes on their way to other nodes that have no receipt yet.
     under_way: AtomicUsize,
     holds: Mutex<Holds>,
+    /// What it may do.
+    grant: Grant,
     /// Senders on other nodes are being made to wait for this one.
     holds_senders: AtomicBool,
 }
@@ -151,6 +154,7 @@ impl Session {
         flow: Arc<Flow>,
         protocol: ProtocolVersion,
         resume: Option<ResumeToken>,
+        grant: Grant,
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
@@ -166,6 +170,7 @@ impl Session {
             presence: Mutex::default(),
             under_way: AtomicUsize::new(0),
             holds: Mutex::default(),
+            grant,
             holds_senders: AtomicBool::new(false),
         })
     }
@@ -192,6 +197,12 @@ impl Session {
     #[must_use]
     pub fn flow(&self) -> &Arc<Flow> {
         &self.flow
+    }
+
+    /// What it may do.
+    #[must_use]
+    pub fn grant(&self) -> &Grant {
+        &self.grant
     }
 
     /// Whether its client speaks Engine.IO 3 (Socket.IO 1.x and 2.x).

@@ -9,7 +9,7 @@
 
 use std::{
     collections::HashMap,
-    io,
+    fmt, io,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use tokio::{net::TcpStream, sync::Notify};
 
@@ -53,16 +54,28 @@ pub struct Flow {
     writer: AtomicWaker,
     /// Told when the last pause ends: requests of a polling session wait for it.
     resumed: Notify,
-    /// Who opened the session.
+    /// Who opened the session, without the token.
     visitor: Visitor,
     /// Its place among the sockets of the node.
     _place: Option<SocketPlace>,
+    /// The token that came with it, until it is taken to be checked.
+    token: Token,
     /// Only of a session that an old client opened by polling.
     old_polling: OnceLock<OldPolling>,
     /// Where the writes of its WebSocket stand.
     lane: Mutex<Lane>,
     /// While the session can be found by its id.
     entry: OnceLock<Entry>,
+}
+
+/// A token, never shown.
+#[derive(Default)]
+struct Token(Mutex<Option<Box<str>>>);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
 }
 
 /// What a client that polls by Engine.IO 3 was told and has shown. What it means for the payloads is `http`'s to know.
@@ -79,8 +92,15 @@ pub struct OldPolling {
 impl Flow {
     /// The flow of a session that `visitor` opens, and that has `place` as long as the flow lives.
     #[must_use]
-    pub fn of(visitor: Visitor, place: SocketPlace) -> Self {
-        Self { visitor, _place: Some(place), ..Self::default() }
+    pub fn of(mut visitor: Visitor, place: SocketPlace) -> Self {
+        let token = Token(Mutex::new(visitor.token.take()));
+        Self { visitor, token, _place: Some(place), ..Self::default() }
+    }
+
+    /// The token that the session was opened with. It is not kept: the second call finds none.
+    #[must_use]
+    pub fn take_token(&self) -> Option<Box<str>> {
+        self.token.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Who opened the session.
@@ -229,6 +249,28 @@ impl Flow {
         self.closed.load(Ordering::Acquire)
     }
 
+    /// The session's CONNECT is refused: the client is to hear `packet` instead of what the library says then.
+    pub fn refuse(&self, packet: impl Into<Bytes>) {
+        self.lane().refuse(packet.into());
+    }
+
+    /// What a session that polls is to hear instead of the library's refusal, as long as it has not.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Bytes> {
+        self.lane().refusal()
+    }
+
+    /// It has heard it.
+    pub fn refusal_said(&self) {
+        self.lane().refusal_said();
+    }
+
+    /// Whether its CONNECT was refused, and it has had its time to hear of that.
+    #[must_use]
+    pub fn is_turned_away(&self) -> bool {
+        self.is_closed() && self.lane().is_refused()
+    }
+
     /// Writes a frame straight to the WebSocket, if nothing is in front of it. What it could not take at once waits, and
     /// counts as waiting; then [`Flow::drive`] has to be run.
     pub fn send(&self, head: &[u8], body: &[u8]) -> Sent {
@@ -294,7 +336,16 @@ impl Flow {
                 self.writer.register(cx.waker());
                 return Poll::Pending;
             }
-            match stream.try_write(buffer) {
+            let Some(may) = lane.may_write(buffer) else {
+                match lane.say_refusal(stream) {
+                    Ok(Some(bytes)) => return Poll::Ready(Ok(bytes)),
+                    Ok(None) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+                continue;
+            };
+            match stream.try_write(&buffer[..may]) {
                 Ok(bytes) => {
                     let ours = lane.wrote(buffer, bytes);
                     if ours > 0 {

@@ -24,6 +24,17 @@ pub(super) struct Lane {
     frames: Frames,
     /// The rest of a frame that did not fit.
     rest: Bytes,
+    /// What the client is told instead of the library's own refusal of its CONNECT.
+    refusal: Option<Box<Refusal>>,
+}
+
+/// The answer to a CONNECT that is refused.
+#[derive(Debug, Default)]
+struct Refusal {
+    /// The packet, until it is written.
+    packet: Bytes,
+    /// Bytes of the library's own frame, once that is to be written: this goes in its place.
+    stands_for: usize,
 }
 
 #[derive(Debug)]
@@ -79,6 +90,58 @@ impl Lane {
         }
     }
 
+    /// From now on the library's refusal of a CONNECT is left out, and `packet` said instead.
+    pub(super) fn refuse(&mut self, packet: Bytes) {
+        self.refusal = Some(Box::new(Refusal { packet, stands_for: 0 }));
+    }
+
+    /// Whether a CONNECT was refused.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refusal.is_some()
+    }
+
+    /// What is to be said instead of the library's refusal, as long as it is not said.
+    pub(super) fn refusal(&self) -> Option<Bytes> {
+        self.refusal.as_ref().map(|refusal| refusal.packet.clone()).filter(|packet| !packet.is_empty())
+    }
+
+    /// It is said.
+    pub(super) fn refusal_said(&mut self) {
+        if let Some(refusal) = &mut self.refusal {
+            **refusal = Refusal::default();
+        }
+    }
+
+    /// How much of `buffer` the library may write; none while its next frame is the one that is left out.
+    pub(super) fn may_write(&mut self, buffer: &[u8]) -> Option<usize> {
+        let Some(refusal) = self.refusal.as_mut().filter(|refusal| !refusal.packet.is_empty()) else {
+            return Some(buffer.len());
+        };
+        let mut at = self.frames.left;
+        while at < buffer.len() && refusal.stands_for == 0 {
+            let (bytes, kind) = frame(&buffer[at..]);
+            if kind == Kind::Refusal && at + bytes <= buffer.len() {
+                if at > 0 {
+                    return Some(at);
+                }
+                refusal.stands_for = bytes;
+                let mut whole = text_frame_head(refusal.packet.len(), b"").to_vec();
+                whole.extend_from_slice(&refusal.packet);
+                refusal.packet = whole.into();
+            }
+            at += bytes;
+        }
+        if refusal.stands_for > 0 { None } else { Some(buffer.len()) }
+    }
+
+    /// Writes what stands for the library's frame: how long that is, once it is done.
+    pub(super) fn say_refusal(&mut self, stream: &TcpStream) -> io::Result<Option<usize>> {
+        let Some(refusal) = &mut self.refusal else { return Ok(None) };
+        let bytes = stream.try_write(&refusal.packet)?;
+        refusal.packet.advance(bytes);
+        Ok(refusal.packet.is_empty().then(|| std::mem::take(&mut refusal.stands_for)))
+    }
+
     /// Whether the rest of a frame is to be written before anything else.
     pub(super) fn has_rest(&self) -> bool {
         !self.rest.is_empty()
@@ -117,6 +180,8 @@ enum Kind {
     Ours,
     /// The answer to CONNECT.
     Connect,
+    /// The refusal of a CONNECT.
+    Refusal,
     /// A heartbeat, a handshake, an end.
     #[default]
     Other,
@@ -140,7 +205,7 @@ impl Frames {
             match self.kind {
                 Kind::Ours => ours += step,
                 Kind::Connect if self.left == 0 => self.connected = true,
-                Kind::Connect | Kind::Other => {}
+                Kind::Connect | Kind::Refusal | Kind::Other => {}
             }
         }
         ours
@@ -162,6 +227,8 @@ fn frame(buffer: &[u8]) -> (usize, Kind) {
     let kind = match (buffer[0] & 0x0f, buffer.get(head..head + 2)) {
         (0x1, Some([b'4', b'2' | b'3' | b'5' | b'6'])) | (0x2, _) => Kind::Ours,
         (0x1, Some(b"40")) => Kind::Connect,
+        // That of the root namespace, the only one that is ever told to a client that may connect.
+        (0x1, Some(b"44")) if buffer.get(head + 2) == Some(&b'{') => Kind::Refusal,
         _ => Kind::Other,
     };
     (head + payload, kind)
@@ -232,6 +299,27 @@ mod tests {
             }
             assert_eq!((counted, state.may_be_joined()), (ours, true), "steps of {step}");
         }
+    }
+
+    #[test]
+    fn of_what_the_library_writes_its_refusal_is_left_out_and_nothing_else() {
+        let mut lane = Lane::default();
+        let [ping, refused, event] = ["2", r#"44{"message":"no"}"#, "42[\"a\"]"].map(text);
+        let all = [ping.clone(), refused.clone(), event.clone()].concat();
+        assert_eq!(lane.may_write(&all), Some(all.len()), "nothing is refused");
+        lane.refuse(Bytes::from_static(b"44{}"));
+        assert_eq!(lane.may_write(&event), Some(event.len()));
+        assert_eq!(lane.may_write(&all), Some(ping.len()));
+        // Within a frame.
+        lane.wrote(&all, 1);
+        assert_eq!(lane.may_write(&all[1..]), Some(ping.len() - 1));
+        lane.wrote(&all[1..], ping.len() - 1);
+        assert_eq!(lane.may_write(&all[ping.len()..]), None);
+        assert_eq!(lane.refusal.as_ref().map(|refusal| refusal.stands_for), Some(refused.len()));
+        assert_eq!(lane.refusal().as_deref(), Some(&text("44{}")[..]));
+        lane.refusal_said();
+        assert!(lane.refusal().is_none() && lane.is_refused());
+        assert_eq!(lane.may_write(&all), Some(all.len()));
     }
 
     #[test]

@@ -13,6 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "node",
         &[
             "adapter",
+            "admission",
             "cluster",
             "config",
             "exchange",
@@ -30,12 +31,25 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "http",
-        &["adapter", "config", "ice", "id", "lifecycle", "limits", "metrics", "protocol", "signaling", "transport"],
+        &[
+            "adapter",
+            "admission",
+            "config",
+            "ice",
+            "id",
+            "lifecycle",
+            "limits",
+            "metrics",
+            "protocol",
+            "signaling",
+            "transport",
+        ],
     ),
     (
         "signaling",
         &[
             "adapter",
+            "admission",
             "config",
             "exchange",
             "ice",
@@ -51,6 +65,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("adapter", &["cluster", "id"]),
     ("cluster", &["config", "exchange", "id", "lifecycle", "metrics", "protocol", "rooms", "telemetry"]),
+    ("admission", &["config", "ice", "id", "lifecycle", "metrics", "protocol"]),
     ("exchange", &["id", "protocol", "rooms", "telemetry"]),
     ("transport", &["config", "id", "limits", "metrics"]),
     ("limits", &["config", "id", "metrics", "protocol"]),

@@ -1,6 +1,7 @@
 //! What duet guarantees, one file a guarantee, in one program (one is linked more quickly than many).
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "test code")]
 
+mod admission;
 mod cluster;
 mod connections;
 mod deployments;

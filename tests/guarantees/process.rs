@@ -33,6 +33,9 @@ async fn bad_settings_end_the_start_with_one_line_and_status_64() {
         ("DUET_TELEMETRY__SAMPLE_RATIO", "2"),
         ("DUET_ICE__TURN", "turn:a"),
         ("DUET_ICE__SECRET_FILE", "/nowhere/secret"),
+        ("DUET_ADMISSION__JWT_SECRET", "short"),
+        ("DUET_ADMISSION__JWT_PUBLIC_KEY", "-----BEGIN PUBLIC KEY-----"),
+        ("DUET_ADMISSION__JWT_KEY_FILE", "/nowhere/key.pem"),
         ("DUET_CONFIG", "/nowhere/duet.toml"),
     ] {
         // Would fail with another status if a port were bound before.

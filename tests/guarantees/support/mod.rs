@@ -7,7 +7,9 @@ pub mod cluster;
 pub mod collector;
 pub mod process;
 pub mod redis;
+pub mod token;
 pub mod turn;
+pub mod web;
 
 use std::{collections::HashMap, future::Future, net::SocketAddr, time::Duration};
 
@@ -171,6 +173,41 @@ impl Client {
     /// All that it has kept.
     pub fn heard(self) -> std::collections::VecDeque<Heard> {
         self.kept
+    }
+
+    /// Connects with more in the query and with `auth`, by Engine.IO 4 or 3.
+    ///
+    /// # Errors
+    /// What the server says when it refuses the CONNECT.
+    pub async fn knock(address: SocketAddr, eio: u8, query: &str, auth: Option<&Value>) -> Result<Self, Value> {
+        let url = format!("ws://{address}/socket.io/?EIO={eio}&transport=websocket{query}");
+        let stream = MaybeTlsStream::Plain(TcpStream::connect(address).await.expect("connected"));
+        let (stream, _) = tokio_tungstenite::client_async(url, stream).await.expect("a WebSocket");
+        let mut client = Self { stream, id: String::new(), acks: 0, kept: std::collections::VecDeque::new() };
+        let open = client.frame().await.expect("open");
+        let open: Value = serde_json::from_str(open.strip_prefix('0').expect("open")).expect("JSON");
+        open["sid"].as_str().expect("an id").clone_into(&mut client.id);
+        client.knock_again(eio, auth).await?;
+        Ok(client)
+    }
+
+    /// Sends a CONNECT, if its protocol has one, and reads the answer.
+    ///
+    /// # Errors
+    /// What the server says when it refuses it.
+    pub async fn knock_again(&mut self, eio: u8, auth: Option<&Value>) -> Result<(), Value> {
+        if eio == 4 {
+            self.send_text(&format!("40{}", auth.map(Value::to_string).unwrap_or_default())).await;
+        }
+        let answer = self.frame().await.expect("an answer");
+        if let Some(refusal) = answer.strip_prefix("44") {
+            return Err(serde_json::from_str(refusal).expect("JSON"));
+        }
+        let connected = answer.strip_prefix("40").unwrap_or_else(|| panic!("{answer}"));
+        if let Ok(connected) = serde_json::from_str::<Value>(connected) {
+            connected["sid"].as_str().expect("an id").clone_into(&mut self.id);
+        }
+        Ok(())
     }
 
     /// Connects with a small receive buffer, so that little is on its way to it in the kernel.
