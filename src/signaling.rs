@@ -486,8 +486,10 @@ impl Signaling {
     fn deny(&self, socket: &Socket, denied: Denied) {
         self.metrics.admission_denied(denied.name());
         let Some(flow) = socket.req_parts().extensions.get::<Arc<Flow>>() else { return };
-        // Whoever guesses slows down.
-        self.limiter.failed(flow.visitor().address, 1, self.limiter.now());
+        // Whoever guesses slows down; that the issuer's keys are not known is nobody's guess.
+        if denied != Denied::NoKeys {
+            self.limiter.failed(flow.visitor().address, 1, self.limiter.now());
+        }
         let refusal = Refusal { code: denied.code(), message: denied.to_string().into() };
         flow.refuse(reply::connect_error(&refusal));
         // The library ends sessions that do not connect in time, but those of old clients.
