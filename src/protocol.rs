@@ -362,7 +362,7 @@ impl<'a> Arguments<'a> {
         })?;
         // A text that no token has is one that has lost its meaning, as an old one has.
         let resume = options.resume.and_then(|text| ResumeToken::parse(&text.0));
-        Ok((room, JoinOptions { resume, wait: options.wait.unwrap_or(false) }))
+        Ok((room, JoinOptions { said: true, resume, wait: options.wait.unwrap_or(false) }))
     }
 
     /// The first argument as a room's name, or none when there is no argument (or `null`, as a client that passes an
@@ -433,6 +433,8 @@ impl<'a> Arguments<'a> {
 /// What a peer asks for beside a seat.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct JoinOptions {
+    /// Whether it said anything at all: then it knows what a token is for.
+    pub said: bool,
     /// The token of a seat that it had.
     pub resume: Option<ResumeToken>,
     /// Whether it waits for a seat when both are taken.

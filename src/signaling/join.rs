@@ -88,7 +88,7 @@ impl Signaling {
         if !session.is_open() || !session.waits().contains(&room) {
             return;
         }
-        let options = JoinOptions { resume: None, wait: true };
+        let options = JoinOptions { said: true, resume: None, wait: true };
         match self.seat(&session, &room, options, None, None).await {
             Ok(result) => {
                 session.waits().retain(|waited| *waited != room);
@@ -136,8 +136,8 @@ impl Signaling {
         };
         lock(&self.seated).entry(session.id()).or_insert_with(|| Arc::downgrade(session));
         let asking = self.tracer.begin_below(span);
-        // Who was told a token knows it; who asks for no answer is told none.
-        let tellable = !self.grace.is_zero() && (ack.is_some() || options != JoinOptions::default());
+        // The seat of one who knows nothing of tokens must be free when it comes back without.
+        let tellable = !self.grace.is_zero() && (options.said || session.resume().is_some());
         let new = if tellable { ResumeToken::random() } else { None };
         let asked_back = options.resume.or(session.resume());
         let ask = Ask {

@@ -526,7 +526,7 @@ async fn a_seat_is_taken_back_with_a_new_token_after_the_old_one_ended() {
     let mut stays = enter(&node, &signer.token(&for_rooms(&["a"]))).await.expect("admitted");
     assert_eq!(join(&mut stays, "a").await["ok"], true);
     let mut ends = enter(&node, &signer.token(&json!({"exp": now() + 3, "rooms": ["a"]}))).await.expect("admitted");
-    let resume = join(&mut ends, "a").await["resume"].clone();
+    let resume = ends.call(&json!(["create or join", "a", {}])).await["resume"].clone();
     assert!(resume.is_string());
     assert_eq!(ends.until("rejected").await[0]["code"], "token_expired");
     stays.until("peer reconnecting").await;

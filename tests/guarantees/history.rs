@@ -223,7 +223,7 @@ async fn live(world: Arc<World>, mut dice: Dice) {
         let fresh = || (format!("room-{}", dice.below(ROOMS)), Value::Null);
         let (room, token) = seat.take().unwrap_or_else(fresh);
         let join = match &token {
-            Value::Null => json!(["create or join", room]),
+            Value::Null => json!(["create or join", room, {}]),
             token => json!(["create or join", room, {"resume": token}]),
         };
         let answer = client.try_call(&join, Duration::from_secs(20)).await;
