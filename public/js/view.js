@@ -96,7 +96,8 @@ export function createView(report) {
     if (!moved) return;
     closeDialogs();
     // On the very first screen the reader starts at the top, as on any page.
-    if (before) el({ lobby: "lobby-join", call: "call-room" }[screen] ?? `${section}-title`).focus();
+    const first = /** @type {Record<string, string>} */ ({ lobby: "lobby-join", call: "call-room" });
+    if (before) el(first[screen] ?? `${section}-title`).focus();
     window.scrollTo(0, 0);
   }
 
