@@ -18,6 +18,10 @@ import { createView } from "./view.js";
 /** Longer than a connection takes on any network on which it will succeed. */
 const SLOW_MS = 15000;
 
+/** How long the server has to answer: when there is time, and when something broke and it may be gone as well. */
+const ANSWER_MS = 8000;
+const SUSPECT_MS = 3000;
+
 let state = initial();
 let language = choose([new URLSearchParams(location.search).get("lang"), browser.get("language"), ...navigator.languages]);
 let t = translator(language);
@@ -37,8 +41,6 @@ let remote = null;
 /** @type {import("./peer.js").Shows | null} */
 let remoteShows = null;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
-let retryTimer;
-/** @type {ReturnType<typeof setTimeout> | undefined} */
 let slowTimer;
 /** @type {WakeLockSentinel | null} */
 let wakeLock = null;
@@ -56,7 +58,13 @@ const signaling = createSignaling({
   onDown: () => happened({ type: "serverDown" }),
   onUnreachable: () => happened({ type: "serverUnreachable" }),
   onClientMissing: () => happened({ type: "clientMissing" }),
-  onPeerCame: () => happened({ type: "peerCame", nonce: madeUpNonce() }),
+  onSeated: (outcome) => happened({ type: "seated", outcome }),
+  onServers: takeServers,
+  onRefused: (code, again) => happened({ type: "refused", code, again }),
+  onWaiting: () => happened({ type: "waiting" }),
+  onSuperseded: () => happened({ type: "superseded" }),
+  onMet: (last) => happened({ type: "met", last, nonce: madeUpNonce() }),
+  onPeerLost: () => happened({ type: "peerLost" }),
   onPeerLeft: (reason) => happened({ type: "peerLeft", reason }),
   onMessage: received,
 });
@@ -64,11 +72,8 @@ const signaling = createSignaling({
 if (speaker !== "") view.setSpeaker(speaker);
 openAddress();
 window.addEventListener("popstate", openAddress);
-// Leaving in words spares the other side the time the server needs to notice a closed connection.
-window.addEventListener("pagehide", () => {
-  peer?.close({ farewell: true });
-  signaling.sayBye(state.room);
-});
+// Without a farewell: whether the page is loaded again, and takes its seat back, cannot be known here.
+window.addEventListener("pagehide", () => peer?.close({ farewell: false }));
 // The system takes the lock away from a page that is out of sight.
 document.addEventListener("visibilitychange", () => {
   if (document.visibilityState === "visible" && state.screen === "call") void stayAwake();
@@ -91,20 +96,20 @@ function perform(effect) {
     case "connect":
       void signaling.connect(state.room);
       return;
-    case "connectNow":
-      void signaling.connectNow(state.room);
+    case "retryNow":
+      signaling.retryNow(state.room);
       return;
-    case "disconnect":
-      signaling.disconnect();
+    case "wait":
+      signaling.wait();
       return;
-    case "ask":
-      void ask();
+    case "check":
+      void signaling.check(SUSPECT_MS);
+      return;
+    case "giveUpSeat":
+      signaling.giveUpSeat();
       return;
     case "sayHello":
-      signaling.send({ hello: effect.hello });
-      return;
-    case "sayBye":
-      signaling.sayBye(effect.room);
+      signaling.greet(effect.hello);
       return;
     case "openPeer":
       openPeer(effect.call, effect.polite);
@@ -114,13 +119,6 @@ function perform(effect) {
       return;
     case "closePeer":
       closePeer(effect.farewell);
-      return;
-    case "retryIn":
-      clearTimeout(retryTimer);
-      retryTimer = setTimeout(() => happened({ type: "retryDue" }), effect.ms);
-      return;
-    case "cancelRetry":
-      clearTimeout(retryTimer);
       return;
     case "remember":
       tab.set(`joined:${effect.room}`, "yes");
@@ -139,15 +137,7 @@ function perform(effect) {
   }
 }
 
-async function ask() {
-  const answer = await signaling.ask(state.room);
-  if (answer === null) return;
-  if (!answer.ok) return happened({ type: "refused", code: answer.code, retryable: answer.retryable });
-  takeServers(answer.iceServers);
-  happened({ type: "seated", outcome: answer.outcome, nonce: madeUpNonce() });
-}
-
-/** @param {RTCIceServer[] | undefined} servers */
+/** @param {RTCIceServer[] | null | undefined} servers */
 function takeServers(servers) {
   iceServers = Array.isArray(servers) ? servers : [];
   peer?.setServers(iceServers);
@@ -165,7 +155,7 @@ async function freshen() {
   const { room } = state;
   // Who is to be seated again is told of them then.
   if (state.seat !== "seated" || freshIn(iceServers, Date.now()) === null) return;
-  const answer = await signaling.ask(room);
+  const answer = await signaling.check(ANSWER_MS);
   if (state.room !== room || state.seat !== "seated") return;
   if (answer?.ok) takeServers(answer.iceServers);
   else freshenIn(SOON_MS);
@@ -189,6 +179,7 @@ function openPeer(call, polite) {
     tracks: tracks(),
     shows: shows(),
     send: (message) => signaling.send({ call, ...message }),
+    heard: () => signaling.together,
     onStream(stream) {
       remote = stream;
       render();
@@ -216,8 +207,12 @@ function act(name, value) {
     case "enter":
     case "leave":
     case "tryNow":
-    case "restart":
+    case "wait":
       return happened({ type: name });
+    case "takeBack":
+      return happened({ type: "enter" });
+    case "restart":
+      return happened({ type: name, nonce: madeUpNonce() });
     case "home":
       return goTo("/");
     case "newRoom":

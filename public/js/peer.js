@@ -1,8 +1,9 @@
 /**
  * One connection to the other person, from its first offer to its end: the only module that knows RTCPeerConnection.
  *
- * Owns negotiation. Both sides may offer at any time; when offers cross, the impolite side ignores the other's and the polite
- * one takes its own back. It must never outlive its call: after `close()` it neither sends nor reports anything.
+ * Owns negotiation, and starting ICE anew where media is lost. Both sides may offer at any time; when offers cross, the
+ * impolite side ignores the other's and the polite one takes its own back. The impolite side starts anew; the polite one only
+ * if that does not happen. It must never outlive its call: after `close()` it neither sends nor reports anything.
  * Invariant: one audio and one video line, laid out by the impolite side, so that turning something on later changes a
  * direction at most.
  */
@@ -19,15 +20,23 @@
  * @property {Tracks} tracks
  * @property {Shows} shows
  * @property {(message: object) => void} send
+ * @property {() => boolean} heard  whether what is sent reaches the other now
  * @property {() => Promise<void>} freshen  sees to it that `setServers` was told of servers that can be used now
  * @property {(stream: MediaStream) => void} onStream
  * @property {(shows: Shows) => void} onShows
  * @property {(link: "connecting" | "connected" | "interrupted" | "failed" | "gone") => void} onLink
  */
 
+/** A break often heals by itself within this time; the polite side gives the other that much more to act. */
+const HEALS_MS = 2000;
+const YIELDS_MS = 4000;
+
+/** From one new start to the next. When all were in vain it is for a person to go on. */
+const AGAIN_MS = Object.freeze([4000, 6000, 8000, 10000, 12000]);
+
 /** @param {Options} options */
 export function createPeer(options) {
-  const { send, freshen, onStream, onShows, onLink } = options;
+  const { send, heard, freshen, onStream, onShows, onLink } = options;
   const pc = new RTCPeerConnection(configuration(options.iceServers));
   const localStream = new MediaStream();
   const remoteStream = new MediaStream();
@@ -39,6 +48,10 @@ export function createPeer(options) {
   let makingOffer = false;
   let ignoringOffer = false;
   let settingAnswer = false;
+  let wasConnected = false;
+  let starts = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let startTimer;
   /** @type {RTCDataChannel | null} */
   let channel = null;
   /** @type {Partial<Record<Kind, RTCRtpTransceiver>>} */
@@ -58,18 +71,25 @@ export function createPeer(options) {
   pc.onicecandidate = ({ candidate }) => {
     if (!closed) send({ candidate });
   };
-  pc.oniceconnectionstatechange = async () => {
-    if (pc.iceConnectionState !== "failed") return;
-    // A relay refuses a new start with credentials that have expired.
-    await freshen();
-    if (!closed) pc.restartIce();
+  pc.oniceconnectionstatechange = () => {
+    const now = pc.iceConnectionState;
+    if (now === "connected" || now === "completed") {
+      clearTimeout(startTimer);
+      starts = 0;
+    }
+    if (now === "disconnected" && starts === 0) startIn(HEALS_MS);
+    if (now === "failed") startIn(0);
   };
   pc.onconnectionstatechange = () => {
     if (closed) return;
     if (pc.connectionState === "connecting") onLink("connecting");
-    if (pc.connectionState === "connected") onLink("connected");
+    if (pc.connectionState === "connected") {
+      wasConnected = true;
+      onLink("connected");
+    }
     if (pc.connectionState === "disconnected") onLink("interrupted");
-    if (pc.connectionState === "failed") onLink("failed");
+    // A call that stood is started anew, which is told of as a break until all of that was in vain.
+    if (pc.connectionState === "failed") onLink(wasConnected && starts < AGAIN_MS.length ? "interrupted" : "failed");
   };
   pc.ontrack = ({ track }) => {
     remoteStream.addTrack(track);
@@ -85,6 +105,24 @@ export function createPeer(options) {
         streams: [localStream],
       });
     }
+  }
+
+  /** @param {number} ms */
+  function startIn(ms) {
+    clearTimeout(startTimer);
+    startTimer = setTimeout(() => void startAnew(), ms + (polite ? YIELDS_MS : 0));
+  }
+
+  async function startAnew() {
+    // An offer that cannot be heard helps nobody: `resume` starts anew when it can.
+    if (closed || !heard()) return;
+    if (starts > 0 && (pc.iceConnectionState === "connected" || pc.iceConnectionState === "completed")) return;
+    const again = AGAIN_MS[starts++];
+    if (again === undefined) return onLink("failed");
+    startIn(again);
+    // A relay refuses a new start with credentials that have expired.
+    await freshen();
+    if (!closed) pc.restartIce();
   }
 
   /** @param {RTCIceServer[]} iceServers @returns {RTCConfiguration} */
@@ -197,6 +235,10 @@ export function createPeer(options) {
     resume(nowPolite) {
       polite = nowPolite;
       if (pc.signalingState === "have-local-offer") send({ description: pc.localDescription });
+      starts = 0;
+      clearTimeout(startTimer);
+      const now = pc.iceConnectionState;
+      if (now !== "connected" && now !== "completed") startIn(0);
     },
 
     /** @param {{ farewell: boolean }} how  `farewell` tells the other side at once that this is meant */
@@ -204,6 +246,7 @@ export function createPeer(options) {
       if (closed) return;
       if (farewell && channel?.readyState === "open") channel.send(JSON.stringify({ bye: true }));
       closed = true;
+      clearTimeout(startTimer);
       pc.close();
     },
   };

@@ -1,142 +1,148 @@
 /**
- * The way to the server: the only module that knows Socket.IO.
+ * The way to the server: loads the client libraries, and tells in the words of `state.js` what becomes of the seat.
  *
- * Owns the socket and its reconnecting. It must never decide what a message means for the call; it reports, in the words of
- * `state.js`, and sends what it is told to.
+ * Owns the page's one `DuetRoom`, which keeps the seat. It must never decide what a message means for the call; it reports,
+ * and sends what it is told to.
  */
+
+import { DuetRoom } from "./duet.js";
 
 const CLIENT_LIBRARY = "/socket.io/socket.io.esm.min.js";
 
-/** An answer that takes longer than this is treated as lost. */
-const ANSWER_MS = 8000;
+/** Candidates come in bursts, and what names its connection may overtake. */
+const WINDOW = 16;
 
-/** From a lost connection to the first try to get it back. */
-const RECONNECT_MS = 500;
-
-/** A server that closes a connection on purpose wants us elsewhere or later; all its clients at once would not help. */
-const KICKED_MS = Object.freeze({ least: 300, spread: 1200 });
+/** From a client library that could not be loaded to the next try. */
+const LOAD_AGAIN_MS = 3000;
 
 /**
- * @typedef {{ ok: true, outcome: "created" | "joined", room: string, id: string, iceServers?: RTCIceServer[] }
- *   | { ok: false, code: string, message: string, retryable: boolean }} JoinAnswer
- *
  * @typedef {object} Listeners
  * @property {() => void} onUp
  * @property {() => void} onDown
  * @property {() => void} onUnreachable
  * @property {() => void} onClientMissing
- * @property {() => void} onPeerCame
+ * @property {(outcome: "created" | "joined" | "resumed") => void} onSeated
+ * @property {(iceServers: RTCIceServer[] | null) => void} onServers
+ * @property {(code: string, again: boolean) => void} onRefused
+ * @property {() => void} onWaiting
+ * @property {() => void} onSuperseded
+ * @property {(last: boolean) => void} onMet
+ * @property {() => void} onPeerLost
  * @property {(reason: string) => void} onPeerLeft
  * @property {(message: any) => void} onMessage
  */
 
 /** @param {Listeners} listeners */
 export function createSignaling(listeners) {
-  /** @type {any} */
-  let socket = null;
-  let wanted = false;
+  /** @type {DuetRoom | null} */
+  let room = null;
+  /** Changes when what was wanted is not wanted any more. */
+  let wish = 0;
   let failures = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let comeback;
 
-  /** @param {string} room The room to be asked for: balancers take both peers of one to the same node. */
-  async function connect(room) {
-    wanted = true;
+  /** @param {string} name */
+  async function connect(name) {
+    const wished = ++wish;
     let io;
     try {
       // A browser may remember that a module could not be loaded, so another try needs another address.
       ({ io } = await import(failures === 0 ? CLIENT_LIBRARY : `${CLIENT_LIBRARY}?again=${failures}`));
     } catch {
       failures++;
-      if (!wanted) return;
+      if (wished !== wish) return;
       if (await isMissing()) listeners.onClientMissing();
       else {
         listeners.onUnreachable();
-        comeback = setTimeout(() => wanted && connect(room), 3000);
+        comeback = setTimeout(() => wished === wish && connect(name), LOAD_AGAIN_MS);
       }
       return;
     }
-    if (!wanted || socket) return;
+    if (wished === wish) listen(name, io);
+  }
 
-    socket = io({
-      query: { room },
-      transports: ["websocket", "polling"],
-      tryAllTransports: true,
-      reconnectionDelay: RECONNECT_MS,
-      reconnectionDelayMax: 5000,
-      timeout: 8000,
-      forceNew: true,
+  /** @param {string} name @param {any} io */
+  function listen(name, io) {
+    const mine = new DuetRoom(name, { io, window: WINDOW });
+    room = mine;
+    let waited = false;
+    // Who was let in after waiting is told of no servers, and has to ask before the call begins.
+    let ready = Promise.resolve();
+    mine.on("connected", listeners.onUp);
+    mine.on("disconnected", listeners.onDown);
+    mine.on("unreachable", listeners.onUnreachable);
+    for (const outcome of /** @type {const} */ (["created", "joined", "resumed"])) {
+      mine.on(outcome, ({ iceServers }) => {
+        listeners.onServers(iceServers);
+        listeners.onSeated(outcome);
+        if (!waited) return;
+        waited = false;
+        ready = mine.check().then((answer) => {
+          if (room === mine && answer?.ok) listeners.onServers(answer.iceServers ?? null);
+        });
+      });
+    }
+    mine.on("refused", ({ code, retryInMs }) => listeners.onRefused(code, retryInMs !== null));
+    mine.on("waiting", () => {
+      waited = true;
+      listeners.onWaiting();
     });
-    socket.on("connect", () => {
-      socket.io.reconnectionDelay(RECONNECT_MS);
-      listeners.onUp();
+    mine.on("superseded", listeners.onSuperseded);
+    mine.on("ready", ({ last }) => {
+      if (!last) return listeners.onMet(false);
+      void ready.then(() => room === mine && mine.state === "together" && listeners.onMet(true));
     });
-    // The node is about to close this connection; another is there, but not for all at once.
-    socket.on("draining", (/** @type {any} */ when) => {
-      if (Number.isFinite(when?.delay_ms)) socket.io.reconnectionDelay(Math.max(RECONNECT_MS, when.delay_ms));
-    });
-    socket.on("connect_error", () => {
-      listeners.onUnreachable();
-      // A refusal in words, unlike a broken line, ends Socket.IO's own attempts.
-      if (socket && !socket.active) comeLater();
-    });
-    socket.on("disconnect", (/** @type {string} */ reason) => {
-      if (!wanted) return;
-      listeners.onDown();
-      if (reason === "io server disconnect") comeLater();
-    });
-    socket.on("join", () => listeners.onPeerCame());
-    socket.on("bye", (/** @type {string} */ _room, /** @type {any} */ why) => {
-      listeners.onPeerLeft(typeof why?.reason === "string" ? why.reason : "");
-    });
-    socket.on("message", (/** @type {any} */ message) => {
+    mine.on("peer-reconnecting", listeners.onPeerLost);
+    mine.on("peer-left", ({ reason }) => listeners.onPeerLeft(reason));
+    mine.on("message", (message) => {
       if (message !== null && typeof message === "object") listeners.onMessage(message);
     });
+    mine.join();
   }
 
-  function comeLater() {
-    clearTimeout(comeback);
-    comeback = setTimeout(() => socket?.connect(), KICKED_MS.least + Math.random() * KICKED_MS.spread);
-  }
+  return {
+    connect,
 
-  /** @param {string} room */
-  function connectNow(room) {
-    clearTimeout(comeback);
-    if (!socket) return connect(room);
-    // Socket.IO's own timer may be seconds away; a fresh start is the only way past it.
-    socket.disconnect();
-    socket.connect();
-  }
+    /** @param {string} name */
+    retryNow(name) {
+      clearTimeout(comeback);
+      if (room) room.retryNow();
+      else void connect(name);
+    },
 
-  function disconnect() {
-    wanted = false;
-    clearTimeout(comeback);
-    socket?.disconnect();
-    socket = null;
-  }
+    wait() {
+      room?.wait();
+    },
 
-  /** @param {string} room @returns {Promise<JoinAnswer | null>} null: no answer, because the connection went first */
-  async function ask(room) {
-    const asked = socket;
-    try {
-      return await asked.timeout(ANSWER_MS).emitWithAck("create or join", room);
-    } catch {
-      if (asked !== socket || !asked?.connected) return null;
-      return { ok: false, code: "timeout", message: "no answer", retryable: true };
-    }
-  }
+    giveUpSeat() {
+      wish++;
+      clearTimeout(comeback);
+      room?.leave();
+      room = null;
+    },
 
-  /** Nothing is kept for later: what was true before a reconnect need not be true after it. @param {object} message */
-  function send(message) {
-    if (socket?.connected) socket.emit("message", message);
-  }
+    /** The answer has servers that can be used now; null: none came in time, and the connection is replaced. @param {number} timeoutMs */
+    async check(timeoutMs) {
+      return (await room?.check({ timeoutMs })) ?? null;
+    },
 
-  /** @param {string} room */
-  function sayBye(room) {
-    if (socket?.connected) socket.emit("bye", room);
-  }
+    /** Whether the other can be told something now. */
+    get together() {
+      return room?.state === "together";
+    },
 
-  return { connect, connectNow, disconnect, ask, send, sayBye };
+    /** @param {object} message */
+    send(message) {
+      void room?.send(message);
+    },
+
+    /** Only the newest counts: an earlier one that still waits would begin what is over. @param {object} hello */
+    greet(hello) {
+      room?.discard(([message]) => /** @type {any} */ (message).hello !== undefined);
+      void room?.send({ hello });
+    },
+  };
 }
 
 /** Whether the server answers but has no client library to give. */

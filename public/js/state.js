@@ -4,33 +4,33 @@
  * Owns every decision about joining, pairing, losing and finding each other again. It must never touch the DOM, a socket,
  * a clock or chance: timers come in as events, random values inside events, and everything to be done goes out as an effect.
  *
- * How two pages agree on one connection. The peer the server seats second is polite and says hello first, because only
- * then are both seated for certain; the first answers. A hello carries a value made up for this pairing and the id of the
- * connection the sender still has, if media flows on it. Same id on both sides: the connection is kept, only the
- * signaling was gone. Otherwise both open a fresh one, whose id is made of both values, so that no message of an earlier
+ * How two pages agree on one connection. The peer that came last, or came back last, is polite and says hello first, because
+ * only then are both seated for certain; the other answers. A hello carries a value made up for this pairing and the id of
+ * the connection the sender still has, if media ever flowed on it. Same id on both sides: the connection is kept, as only
+ * the signaling was gone, or the network changed, and it is for the connection to start anew where it broke. A page that was
+ * loaded again has none. Otherwise both open a fresh one, whose id is made of both values, so that no message of an earlier
  * pairing can be taken for one of this.
  */
 
 /**
- * @typedef {"created" | "joined"} Outcome
- * @typedef {"home" | "badRoom" | "lobby" | "call" | "ended"} Screen
+ * @typedef {"created" | "joined" | "resumed"} Outcome
+ * @typedef {"home" | "badRoom" | "lobby" | "call" | "ended" | "superseded"} Screen
  *
  * @typedef {object} Pairing
  * @property {boolean} polite      yields when both offer at once
  * @property {string} nonce        made up by this side for this pairing
  * @property {string | null} keep  the connection this side told the other it could go on with
- * @property {boolean} settled     both have said hello
+ * @property {string | null} heard the value that the other made up; null: it has not said hello yet
  *
  * @typedef {object} State
  * @property {Screen} screen
  * @property {string} room
  * @property {"off" | "connecting" | "up" | "lost" | "unreachable" | "noClient"} server
- * @property {"none" | "asking" | "seated" | "full" | "deferred" | "refused"} seat
+ * @property {"none" | "asking" | "seated" | "full" | "waiting" | "deferred" | "refused"} seat
  * @property {string | null} refusal  the server's code while `seat` is `deferred` or `refused`
- * @property {number} attempt         refusals in a row
- * @property {boolean} retrying       another attempt is planned
  * @property {"unknown" | "absent" | "left" | "connecting" | "connected" | "interrupted" | "failed"} peer
  * @property {boolean} away           the other is gone for the server, but media still flows
+ * @property {boolean} returning      the other was lost for the server, which keeps its seat
  * @property {boolean} slow           connecting has taken longer than people expect
  * @property {Pairing | null} pairing
  * @property {string | null} call     id of the connection that exists now
@@ -41,35 +41,31 @@
  *   | { type: "enter" }
  *   | { type: "leave" }
  *   | { type: "tryNow" }
- *   | { type: "restart" }
- *   | { type: "retryDue" }
+ *   | { type: "wait" }
+ *   | { type: "restart", nonce: string }
  *   | { type: "slow", call: string }
  *   | { type: "clientMissing" }
  *   | { type: "serverUp" }
  *   | { type: "serverDown" }
  *   | { type: "serverUnreachable" }
- *   | { type: "seated", outcome: Outcome, nonce: string }
- *   | { type: "refused", code: string, retryable: boolean }
- *   | { type: "peerCame", nonce: string }
+ *   | { type: "seated", outcome: Outcome }
+ *   | { type: "refused", code: string, again: boolean }
+ *   | { type: "waiting" }
+ *   | { type: "superseded" }
+ *   | { type: "met", last: boolean, nonce: string }
  *   | { type: "hello", hello: { nonce: string, to?: string, keep: string | null }, nonce: string }
+ *   | { type: "peerLost" }
  *   | { type: "peerLeft", reason: string }
  *   | { type: "link", call: string, link: "connecting" | "connected" | "interrupted" | "failed" | "gone" }} Event
  *
- * @typedef {{ do: "connect" } | { do: "connectNow" } | { do: "disconnect" } | { do: "ask" } | { do: "sayBye", room: string }
+ * @typedef {{ do: "connect" } | { do: "retryNow" } | { do: "wait" } | { do: "check" } | { do: "giveUpSeat" }
  *   | { do: "sayHello", hello: { nonce: string, to?: string, keep: string | null } }
  *   | { do: "openPeer", call: string, polite: boolean }
  *   | { do: "keepPeer", polite: boolean }
  *   | { do: "closePeer", farewell: boolean }
- *   | { do: "retryIn", ms: number } | { do: "cancelRetry" }
  *   | { do: "remember", room: string } | { do: "forget", room: string }
  *   | { do: "startMedia" } | { do: "stopMedia" }} Effect
  */
-
-/** A full room is asked again for some 30 s: right after a reload the server may still believe in the old connection. */
-export const FULL_RETRY_MS = Object.freeze([1000, 2000, 3000, 4000, 5000, 7000, 8000]);
-
-/** Other refusals that may pass are asked again for as long as the page stays, ever more slowly. */
-const DEFERRED_RETRY_MS = Object.freeze([1000, 2000, 4000, 8000, 10000]);
 
 /** A peer that said it goes is gone; for any other reason of `bye` it may well be on its way back. */
 const FINAL_REASON = "left";
@@ -82,10 +78,9 @@ export function initial() {
     server: "off",
     seat: "none",
     refusal: null,
-    attempt: 0,
-    retrying: false,
     peer: "unknown",
     away: false,
+    returning: false,
     slow: false,
     pairing: null,
     call: null,
@@ -106,7 +101,7 @@ export function step(state, event) {
     case "openBad":
       return moved(state, { ...initial(), screen: "badRoom" });
     case "enter":
-      if (state.screen !== "lobby" && state.screen !== "ended") return same(state);
+      if (state.screen !== "lobby" && state.screen !== "ended" && state.screen !== "superseded") return same(state);
       return {
         state: { ...initial(), screen: "call", room: state.room, server: "connecting" },
         effects: [{ do: "remember", room: state.room }, { do: "startMedia" }, { do: "connect" }],
@@ -130,17 +125,11 @@ function inCall(state, event) {
       return { state: { ...state, server: "noClient" }, effects: [] };
 
     case "serverUp":
-      return {
-        state: { ...state, server: "up", seat: "asking", refusal: null, pairing: null },
-        effects: [{ do: "cancelRetry" }, { do: "ask" }],
-      };
+      return { state: { ...state, server: "up", seat: "asking", refusal: null, pairing: null }, effects: [] };
 
     case "serverDown": {
       const peer = state.call === null && state.peer === "connecting" ? "unknown" : state.peer;
-      return {
-        state: { ...state, server: "lost", seat: "none", retrying: false, pairing: null, peer },
-        effects: [{ do: "cancelRetry" }],
-      };
+      return { state: { ...state, server: "lost", seat: "none", pairing: null, peer, returning: false }, effects: [] };
     }
 
     case "serverUnreachable":
@@ -149,46 +138,48 @@ function inCall(state, event) {
 
     case "tryNow":
       if (state.server !== "up") {
-        return { state: { ...state, server: "connecting" }, effects: [{ do: "connectNow" }] };
+        return { state: { ...state, server: "connecting" }, effects: [{ do: "retryNow" }] };
       }
-      if (state.seat === "seated" || state.seat === "asking") return same(state);
-      return {
-        state: { ...state, seat: "asking", attempt: 0, retrying: false },
-        effects: [{ do: "cancelRetry" }, { do: "ask" }],
-      };
+      return state.seat === "deferred" ? { state, effects: [{ do: "retryNow" }] } : same(state);
 
-    case "retryDue":
-      if (state.server !== "up" || !state.retrying) return same(state);
-      return { state: { ...state, seat: "asking", retrying: false }, effects: [{ do: "ask" }] };
+    case "wait":
+      if (state.seat !== "full") return same(state);
+      return { state: { ...state, seat: "asking" }, effects: [{ do: "wait" }] };
 
     case "restart":
-      // Leaving and coming back makes the server pair both anew, which opens a fresh connection on either side.
-      return {
-        state: { ...state, seat: "asking", peer: "connecting", pairing: null, call: null, away: false, slow: false },
-        effects: [{ do: "closePeer", farewell: false }, { do: "sayBye", room: state.room }, { do: "ask" }],
-      };
+      return restarted(state, event.nonce);
 
     case "seated":
-      return seated(state, event.outcome, event.nonce);
+      return seated(state, event.outcome);
 
     case "refused":
-      return refused(state, event.code, event.retryable);
+      return refused(state, event.code, event.again);
 
-    case "peerCame":
+    case "waiting":
+      return { state: { ...state, seat: "waiting", refusal: null }, effects: [] };
+
+    case "superseded":
       return {
-        state: { ...paired(state, false, event.nonce), seat: "seated", refusal: null, attempt: 0 },
-        effects: [],
+        state: { ...initial(), screen: "superseded", room: state.room },
+        effects: [{ do: "closePeer", farewell: false }, { do: "forget", room: state.room }, { do: "stopMedia" }],
       };
+
+    case "met": {
+      const met = paired({ ...state, seat: "seated", refusal: null }, event.last, event.nonce);
+      return { state: met, effects: event.last ? [helloOf(met)] : [] };
+    }
+
+    case "peerLost":
+      return { state: { ...state, pairing: null, returning: true }, effects: [] };
 
     case "hello":
       return greeted(state, event.hello, event.nonce);
 
     case "peerLeft":
-      // Without a pairing this is the echo of a parting both already know about.
       if (flows(state) && event.reason !== FINAL_REASON) {
-        return { state: { ...state, pairing: null, away: true }, effects: [] };
+        return { state: { ...state, pairing: null, away: true, returning: false }, effects: [] };
       }
-      return gone({ ...state, pairing: null });
+      return gone({ ...state, pairing: null, returning: false });
 
     case "link":
       return linked(state, event.call, event.link);
@@ -202,72 +193,65 @@ function inCall(state, event) {
   }
 }
 
-/** @param {State} state @param {Outcome} outcome @param {string} nonce */
-function seated(state, outcome, nonce) {
-  // The answer to a repeated question, or one overtaken by `join`: the pairing that exists already is the truth.
-  if (state.seat === "seated") return same(state);
-  const next = { ...state, seat: /** @type {const} */ ("seated"), refusal: null, attempt: 0, retrying: false };
-  if (outcome === "created") {
-    if (flows(next)) return { state: { ...next, away: true }, effects: [] };
-    const peer = next.peer === "left" || next.call !== null ? "left" : "absent";
-    /** @type {Effect[]} */
-    const effects = next.call === null ? [] : [{ do: "closePeer", farewell: false }];
-    return { state: { ...next, peer: /** @type {State["peer"]} */ (peer), call: null, away: false }, effects };
+/** @param {State} state @param {Outcome} outcome @returns {{ state: State, effects: Effect[] }} */
+function seated(state, outcome) {
+  const next = { ...state, seat: /** @type {const} */ ("seated"), refusal: null, returning: false };
+  if (outcome !== "created") {
+    // Who else is there is told next.
+    const peer = outcome === "joined" && next.peer === "unknown" ? /** @type {const} */ ("connecting") : next.peer;
+    return { state: { ...next, peer }, effects: [] };
   }
-  const met = paired(next, true, nonce);
-  return { state: met, effects: [helloOf(met)] };
+  if (flows(next)) return { state: { ...next, away: true }, effects: [] };
+  const peer = next.peer === "left" || next.call !== null ? "left" : "absent";
+  /** @type {Effect[]} */
+  const effects = next.call === null ? [] : [{ do: "closePeer", farewell: false }];
+  return { state: { ...next, peer, call: null, away: false }, effects };
 }
 
-/** @param {State} state @param {string} code @param {boolean} retryable @returns {{ state: State, effects: Effect[] }} */
-function refused(state, code, retryable) {
-  if (state.seat === "seated") return same(state);
-  const full = code === "full";
-  if (!full && !retryable) {
-    return { state: { ...state, seat: "refused", refusal: code, retrying: false }, effects: [] };
-  }
-  const last = FULL_RETRY_MS.length - 1;
-  // Who is still in the call is seated by rights: the server only has not noticed yet that its old connection is gone.
-  const ms = full
-    ? FULL_RETRY_MS[flows(state) ? Math.min(state.attempt, last) : state.attempt]
-    : DEFERRED_RETRY_MS[Math.min(state.attempt, DEFERRED_RETRY_MS.length - 1)];
-  return {
-    state: {
-      ...state,
-      seat: full ? "full" : "deferred",
-      refusal: code,
-      attempt: state.attempt + 1,
-      retrying: ms !== undefined,
-    },
-    effects: ms === undefined ? [] : [{ do: "retryIn", ms }],
-  };
+/** @param {State} state @param {string} code @param {boolean} again  it is asked again by itself @returns {{ state: State, effects: Effect[] }} */
+function refused(state, code, again) {
+  if (again) return { state: { ...state, seat: "deferred", refusal: code }, effects: [] };
+  if (code !== "full") return { state: { ...state, seat: "refused", refusal: code }, effects: [] };
+  // Who is still in the call means to stay in it.
+  return { state: { ...state, seat: "full", refusal: code }, effects: flows(state) ? [{ do: "wait" }] : [] };
 }
 
-/** @param {State} state @param {{ nonce: string, to?: string, keep: string | null }} hello @param {string} nonce */
+/** A fresh connection, on which both agree as if this side had just come. @param {State} state @param {string} nonce @returns {{ state: State, effects: Effect[] }} */
+function restarted(state, nonce) {
+  /** @type {Effect[]} */
+  const effects = [{ do: "closePeer", farewell: false }];
+  const fresh = { ...state, peer: /** @type {const} */ ("connecting"), pairing: null, call: null, away: false, slow: false };
+  if (state.server !== "up" || state.seat !== "seated" || state.returning) return { state: fresh, effects };
+  const met = paired(fresh, true, nonce);
+  return { state: met, effects: [...effects, helloOf(met)] };
+}
+
+/** @param {State} state @param {{ nonce: string, to?: string, keep: string | null }} hello @param {string} nonce @returns {{ state: State, effects: Effect[] }} */
 function greeted(state, hello, nonce) {
-  // A first peer that has not heard `join` yet still has to answer, or the second would wait for ever.
-  const met = state.pairing === null ? paired(state, false, nonce) : state;
-  const mine = /** @type {Pairing} */ (met.pairing);
-  if (mine.settled) return same(state);
-  if (mine.polite && hello.to !== mine.nonce) return same(state);
-  if (!mine.polite && hello.to !== undefined) return same(state);
+  const before = state.pairing;
+  let met = state;
+  if (hello.to === undefined) {
+    if (before?.heard === hello.nonce) return same(state);
+    // Both began: the one whose value is the lesser is answered.
+    if (before?.polite && before.heard === null && before.nonce < hello.nonce) return same(state);
+    // A first peer that has not heard of the second yet still has to answer, or the second would wait for ever.
+    if (!before || before.polite || before.heard !== null) met = paired(state, false, nonce);
+  } else if (!before?.polite || before.heard !== null || hello.to !== before.nonce) {
+    return same(state);
+  }
 
+  const mine = /** @type {Pairing} */ (met.pairing);
   /** @type {Effect[]} */
   const effects = mine.polite ? [] : [helloOf(met, hello.nonce)];
-  const settled = { ...mine, settled: true };
+  const pairing = { ...mine, heard: hello.nonce };
   if (mine.keep !== null && mine.keep === hello.keep) {
-    return {
-      state: { ...met, pairing: settled, away: false },
-      effects: [...effects, { do: /** @type {const} */ ("keepPeer"), polite: mine.polite }],
-    };
+    return { state: { ...met, pairing, away: false }, effects: [...effects, { do: "keepPeer", polite: mine.polite }] };
   }
   const [first, second] = mine.polite ? [hello.nonce, mine.nonce] : [mine.nonce, hello.nonce];
   const call = `${first}.${second}`;
   if (met.call !== null) effects.push({ do: "closePeer", farewell: false });
   effects.push({ do: "openPeer", call, polite: mine.polite });
-  return {
-    state: { ...met, pairing: settled, call, peer: /** @type {const} */ ("connecting"), away: false, slow: false },
-    effects,
-  };
+  return { state: { ...met, pairing, call, peer: "connecting", away: false, slow: false }, effects };
 }
 
 /**
@@ -285,21 +269,25 @@ function linked(state, call, link) {
       return { state: { ...state, peer: "connected", slow: false }, effects: [] };
     case "interrupted":
       if (state.away) return gone(state);
-      return state.peer === "connected" ? { state: { ...state, peer: "interrupted" }, effects: [] } : same(state);
+      if (state.peer !== "connected") return same(state);
+      // What broke the line to the other may have broken the one to the server, which notices later.
+      return { state: { ...state, peer: "interrupted" }, effects: [{ do: "check" }] };
     case "failed":
       return state.away ? gone(state) : { state: { ...state, peer: "failed" }, effects: [] };
     case "gone":
-      return gone({ ...state, pairing: null });
+      return gone({ ...state, pairing: null, returning: false });
   }
 }
 
 /** @param {State} state @param {boolean} polite @param {string} nonce @returns {State} */
 function paired(state, polite, nonce) {
-  const keep = flows(state) ? state.call : null;
+  const keep = state.peer === "connected" || state.peer === "interrupted" ? state.call : null;
   return {
     ...state,
     peer: keep === null ? "connecting" : state.peer,
-    pairing: { polite, nonce, keep, settled: false },
+    pairing: { polite, nonce, keep, heard: null },
+    away: false,
+    returning: false,
     slow: false,
   };
 }
@@ -325,10 +313,8 @@ function moved(from, to) {
   const effects = [];
   if (from.screen === "call") {
     effects.push(
-      { do: "cancelRetry" },
       { do: "closePeer", farewell: true },
-      { do: "sayBye", room: from.room },
-      { do: "disconnect" },
+      { do: "giveUpSeat" },
       { do: "forget", room: from.room },
     );
   }

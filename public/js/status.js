@@ -6,7 +6,7 @@
  */
 
 /**
- * @typedef {"tryNow" | "restart" | "newRoom" | "leave" | "enter" | "home"} Action
+ * @typedef {"tryNow" | "wait" | "restart" | "newRoom" | "leave" | "enter" | "takeBack" | "home"} Action
  *
  * @typedef {object} Status
  * @property {string} chip            key of the short line that is always in sight and read aloud
@@ -21,11 +21,16 @@
 /** @param {import("./state.js").State} state @returns {Status} */
 export function describe(state) {
   if (state.peer === "connected") {
-    if (state.away) return line("status.away", "busy");
+    if (state.away || state.returning) return line("status.away", "busy");
     if (state.server !== "up" || state.seat !== "seated") return line("status.connectedAlone", "busy");
     return line("status.connected", "good");
   }
-  if (state.peer === "interrupted") return card("interrupted", "busy", ["restart", "leave"], { over: true });
+  if (state.peer === "interrupted") {
+    // With the server gone as well, it is this side's network.
+    if (state.server === "lost" || state.server === "unreachable") return card("cut", "busy", ["tryNow", "leave"], { over: true });
+    if (state.returning) return card("returning", "busy", ["leave"], { over: true });
+    return card("interrupted", "busy", ["restart", "leave"], { over: true });
+  }
 
   switch (state.server) {
     case "noClient":
@@ -42,17 +47,20 @@ export function describe(state) {
 
   switch (state.seat) {
     case "full":
-      return card(state.retrying ? "fullRetrying" : "full", "bad", ["tryNow", "newRoom", "leave"]);
+      return card("full", "bad", ["wait", "newRoom", "leave"]);
+    case "waiting":
+      return card("queued", "busy", ["newRoom", "leave"]);
     case "deferred":
       return card(state.refusal === "draining" ? "draining" : "busy", "busy", ["tryNow", "leave"]);
     case "refused":
       return card(state.refusal === "bad_room" ? "badRoom" : "refused", "bad", ["newRoom", "home"]);
     case "none":
     case "asking":
-      if (state.refusal === "full") return card("fullRetrying", "bad", ["tryNow", "newRoom", "leave"]);
       return card("joining", "busy", ["leave"]);
     case "seated":
   }
+
+  if (state.returning) return card("returning", "busy", ["leave"]);
 
   switch (state.peer) {
     case "failed":

@@ -80,7 +80,7 @@ export function createView(report) {
     const { state, t, noWebrtc } = model;
     const wordless = state.screen === "home" || state.screen === "badRoom";
     const screen = noWebrtc && !wordless ? "noWebrtc" : state.screen;
-    const words = screen === "badRoom" || screen === "ended" || screen === "noWebrtc";
+    const words = ["badRoom", "ended", "superseded", "noWebrtc"].includes(screen);
     const section = words ? "word" : screen;
     for (const id of ["home", "lobby", "word", "call"]) el(id).hidden = id !== section;
     el("top").hidden = section === "call";
@@ -88,6 +88,7 @@ export function createView(report) {
 
     if (screen === "badRoom") word(t("badRoom.title"), t("badRoom.text"), ["newRoom", "home"]);
     if (screen === "ended") word(t("ended.title"), t("ended.text"), ["enter", "home"]);
+    if (screen === "superseded") word(t("superseded.title"), t("superseded.text"), ["takeBack", "home"]);
     if (screen === "noWebrtc") word(t("trouble.noWebrtc.title"), t("trouble.noWebrtc.text"), []);
 
     const moved = document.body.dataset.screen !== screen;
@@ -95,7 +96,8 @@ export function createView(report) {
     if (!moved) return;
     closeDialogs();
     // On the very first screen the reader starts at the top, as on any page.
-    if (before) el({ lobby: "lobby-join", call: "call-room" }[screen] ?? `${section}-title`).focus();
+    const first = /** @type {Record<string, string>} */ ({ lobby: "lobby-join", call: "call-room" });
+    if (before) el(first[screen] ?? `${section}-title`).focus();
     window.scrollTo(0, 0);
   }
 
@@ -137,6 +139,7 @@ export function createView(report) {
     setStream(video, remote);
     const inCall = status.title === null || status.over;
     el("stage").dataset.alone = String(!inCall);
+    el("stage").dataset.broken = String(status.over);
     el("remote").hidden = !inCall;
     const blank = remote === null || (remoteShows !== null && !remoteShows.cam && !remoteShows.screen);
     el("remote-blank").hidden = !blank;

@@ -58,11 +58,11 @@ test("every state has words, and every word-only state a way on", async (t) => {
   const { words } = LANGUAGES[0];
   const seen = new Set();
   for (const server of ["off", "connecting", "up", "lost", "unreachable", "noClient"])
-    for (const seat of ["none", "asking", "seated", "full", "deferred", "refused"])
+    for (const seat of ["none", "asking", "seated", "full", "waiting", "deferred", "refused"])
       for (const peer of ["unknown", "absent", "left", "connecting", "connected", "interrupted", "failed"])
-        for (const [away, slow, retrying] of [[true, true, true], [false, false, false], [false, true, false]])
+        for (const [away, slow, returning] of [[true, true, false], [false, false, false], [false, true, false], [false, false, true]])
           for (const refusal of [null, "full", "draining", "bad_room", "unavailable"]) {
-            const told = describe({ ...initial(), screen: "call", server, seat, peer, away, slow, retrying, refusal });
+            const told = describe({ ...initial(), screen: "call", server, seat, peer, away, slow, returning, refusal });
             seen.add(told.chip);
             assert.ok(words[told.chip], told.chip);
             if (told.title === null) continue;
@@ -167,54 +167,127 @@ async function story(t, ...events) {
 }
 
 const first = [
-  { type: "seated", outcome: "created", nonce: "a" },
-  { type: "peerCame", nonce: "b" },
+  { type: "seated", outcome: "created" },
+  { type: "met", last: false, nonce: "b" },
   { type: "hello", hello: { nonce: "c", keep: null }, nonce: "x" },
 ];
 const connected = [...first, { type: "link", call: "b.c", link: "connected" }];
+const second = [{ type: "seated", outcome: "joined" }, { type: "met", last: true, nonce: "c" }];
+const lost = [{ type: "serverDown" }, { type: "serverUp" }];
 
 test("both sides name the connection alike, and only the second is polite", async (t) => {
   const one = await story(t, ...first);
-  const two = await story(t, { type: "seated", outcome: "joined", nonce: "c" }, { type: "hello", hello: { nonce: "b", to: "c", keep: null }, nonce: "y" });
+  const two = await story(t, ...second, { type: "hello", hello: { nonce: "b", to: "c", keep: null }, nonce: "y" });
   assert.deepEqual(one.done.at(-2), { do: "sayHello", hello: { nonce: "b", to: "c", keep: null } });
   assert.deepEqual(one.done.at(-1), { do: "openPeer", call: "b.c", polite: false });
   assert.deepEqual(two.done.at(-2), { do: "sayHello", hello: { nonce: "c", keep: null } });
   assert.deepEqual(two.done.at(-1), { do: "openPeer", call: "b.c", polite: true });
 });
 
-test("a hello that answers another pairing is not heard", async (t) => {
-  const two = await story(t, { type: "seated", outcome: "joined", nonce: "c" });
-  assert.deepEqual(two.after({ type: "hello", hello: { nonce: "b", to: "old", keep: null }, nonce: "y" }).effects, []);
-  assert.deepEqual(two.after({ type: "hello", hello: { nonce: "b", keep: null }, nonce: "y" }).effects, []);
+test("two that both say hello first agree on whose is answered", async (t) => {
+  const late = await story(t, ...second);
+  // The other's value is the lesser: it is answered, and the own hello forgotten.
+  assert.deepEqual(late.after({ type: "hello", hello: { nonce: "b", keep: null }, nonce: "y" }).effects, [
+    { do: "sayHello", hello: { nonce: "y", to: "b", keep: null } },
+    { do: "openPeer", call: "y.b", polite: false },
+  ]);
+  // The other's is the greater: it will answer.
+  assert.deepEqual(late.after({ type: "hello", hello: { nonce: "d", keep: null }, nonce: "y" }).effects, []);
 });
 
-test("losing the server keeps the picture, and coming back keeps the connection", async (t) => {
+test("a hello said twice is answered once, and one said anew begins anew", async (t) => {
+  const call = await story(t, ...connected);
+  assert.deepEqual(call.after({ type: "hello", hello: { nonce: "c", keep: null }, nonce: "x" }).effects, []);
+  assert.deepEqual(call.after({ type: "hello", hello: { nonce: "e", keep: null }, nonce: "x" }).effects, [
+    { do: "sayHello", hello: { nonce: "x", to: "e", keep: "b.c" } },
+    { do: "closePeer", farewell: false },
+    { do: "openPeer", call: "x.e", polite: false },
+  ]);
+});
+
+test("starting over asks the other for a fresh connection, and gives no seat up", async (t) => {
+  const call = await story(t, ...connected, { type: "link", call: "b.c", link: "failed" }, { type: "restart", nonce: "n" });
+  assert.deepEqual(call.done.slice(-2), [{ do: "closePeer", farewell: false }, { do: "sayHello", hello: { nonce: "n", keep: null } }]);
+  assert.ok(!call.names.includes("giveUpSeat"));
+  const { state, effects } = call.after({ type: "hello", hello: { nonce: "m", to: "n", keep: "b.c" }, nonce: "x" });
+  assert.deepEqual(effects, [{ do: "openPeer", call: "m.n", polite: true }]);
+  assert.equal(state.peer, "connecting");
+});
+
+test("a hello that answers another pairing is not heard", async (t) => {
+  const two = await story(t, ...second);
+  assert.deepEqual(two.after({ type: "hello", hello: { nonce: "b", to: "old", keep: null }, nonce: "y" }).effects, []);
+  const one = await story(t, ...first);
+  assert.deepEqual(one.after({ type: "hello", hello: { nonce: "d", to: "b", keep: null }, nonce: "y" }).effects, []);
+});
+
+for (const outcome of ["joined", "resumed"]) {
+  test(`losing the server keeps the picture, and coming back (${outcome}) keeps the connection`, async (t) => {
+    const back = await story(
+      t,
+      ...connected,
+      ...lost,
+      { type: "seated", outcome },
+      { type: "met", last: true, nonce: "d" },
+      { type: "hello", hello: { nonce: "e", to: "d", keep: "b.c" }, nonce: "x" },
+    );
+    assert.ok(!back.names.includes("closePeer"));
+    assert.deepEqual(back.done.at(-1), { do: "keepPeer", polite: true });
+    assert.equal(back.state.peer, "connected");
+  });
+}
+
+test("a connection that broke together with the server is kept as well, for it to start anew", async (t) => {
   const back = await story(
     t,
     ...connected,
-    { type: "serverDown" },
-    { type: "serverUp" },
-    { type: "seated", outcome: "joined", nonce: "d" },
+    { type: "link", call: "b.c", link: "interrupted" },
+    ...lost,
+    { type: "seated", outcome: "resumed" },
+    { type: "met", last: true, nonce: "d" },
     { type: "hello", hello: { nonce: "e", to: "d", keep: "b.c" }, nonce: "x" },
   );
-  assert.ok(!back.names.includes("closePeer"));
+  assert.deepEqual(back.done.find((effect) => effect.do === "check"), { do: "check" });
+  assert.deepEqual(back.done.at(-2), { do: "sayHello", hello: { nonce: "d", keep: "b.c" } });
   assert.deepEqual(back.done.at(-1), { do: "keepPeer", polite: true });
-  assert.equal(back.state.peer, "connected");
 });
 
 test("a connection only one side still has is replaced on both", async (t) => {
   const back = await story(
     t,
     ...connected,
-    { type: "serverDown" },
-    { type: "serverUp" },
-    { type: "seated", outcome: "joined", nonce: "d" },
+    ...lost,
+    { type: "seated", outcome: "resumed" },
+    { type: "met", last: true, nonce: "d" },
     { type: "hello", hello: { nonce: "e", to: "d", keep: null }, nonce: "x" },
   );
   assert.deepEqual(back.done.slice(-2), [
     { do: "closePeer", farewell: false },
     { do: "openPeer", call: "e.d", polite: true },
   ]);
+});
+
+test("a peer that was lost is waited for with its picture, and let go when its seat is", async (t) => {
+  const { describe } = await pageModule(t, "status.js");
+  const away = await story(t, ...connected, { type: "peerLost" });
+  assert.equal(describe(away.state).chip, "status.away", "media still flows");
+  const broken = away.after({ type: "link", call: "b.c", link: "interrupted" });
+  assert.equal(describe(broken.state).chip, "status.returning");
+  assert.equal(describe(broken.state).over, true);
+  const { step } = await pageModule(t, "state.js");
+  const left = step(broken.state, { type: "peerLeft", reason: "disconnected" });
+  assert.deepEqual([left.state.peer, left.effects], ["left", [{ do: "closePeer", farewell: false }]]);
+  const back = step(broken.state, { type: "met", last: false, nonce: "f" });
+  assert.deepEqual([back.state.returning, back.state.call, back.effects], [false, "b.c", []]);
+});
+
+test("a seat that another tab took is not fought for: everything is let go but the seat", async (t) => {
+  const call = await story(t, ...connected, { type: "superseded" });
+  assert.equal(call.state.screen, "superseded");
+  assert.deepEqual(call.names.slice(-3), ["closePeer", "forget", "stopMedia"]);
+  assert.deepEqual(call.done.at(-3), { do: "closePeer", farewell: false });
+  assert.deepEqual(call.after({ type: "serverUp" }).effects, []);
+  assert.deepEqual(call.after({ type: "enter" }).effects.map((effect) => effect.do), ["remember", "startMedia", "connect"]);
 });
 
 test("bye ends the connection when it was meant, and waits while media flows when it was not", async (t) => {
@@ -235,38 +308,29 @@ test("news of a connection that was replaced is not heard", async (t) => {
   assert.deepEqual(call.after({ type: "link", call: "old", link: "gone" }).state, call.state);
 });
 
-test("a full room is asked again for some 30 s, then only by hand", async (t) => {
-  const { FULL_RETRY_MS } = await pageModule(t, "state.js");
-  const rounds = FULL_RETRY_MS.flatMap(() => [{ type: "refused", code: "full", retryable: true }, { type: "retryDue" }]);
-  const tired = await story(t, ...rounds, { type: "refused", code: "full", retryable: true });
-  const waits = tired.done.filter((effect) => effect.do === "retryIn").map(({ ms }) => ms);
-  assert.deepEqual(waits, [...FULL_RETRY_MS]);
-  const total = waits.reduce((sum, ms) => sum + ms, 0);
-  assert.ok(total >= 25_000 && total <= 35_000, `${total} ms`);
-  assert.equal(tired.state.retrying, false);
-  assert.deepEqual(tired.after({ type: "tryNow" }).effects, [{ do: "cancelRetry" }, { do: "ask" }]);
-});
-
-test("who is in the call and finds the own seat taken keeps asking, and keeps the picture", async (t) => {
-  const rounds = Array.from({ length: 20 }, () => [{ type: "refused", code: "full", retryable: true }, { type: "retryDue" }]).flat();
-  const back = await story(t, ...connected, { type: "serverDown" }, { type: "serverUp" }, ...rounds);
-  assert.equal(back.names.filter((name) => name === "retryIn").length, 20);
+test("a full room is waited for when a person says so, and by itself only from within the call", async (t) => {
+  const full = await story(t, { type: "refused", code: "full", again: false });
+  assert.equal(full.state.seat, "full");
+  assert.ok(!full.names.includes("wait"));
+  assert.deepEqual(full.after({ type: "wait" }).effects, [{ do: "wait" }]);
+  const back = await story(t, ...connected, ...lost, { type: "refused", code: "full", again: false });
+  assert.equal(back.names.at(-1), "wait");
   assert.ok(!back.names.includes("closePeer"));
   assert.equal(back.state.peer, "connected");
 });
 
-test("a refusal that may pass is asked again for as long as it takes; any other is not", async (t) => {
-  const rounds = Array.from({ length: 20 }, () => [{ type: "refused", code: "draining", retryable: true }, { type: "retryDue" }]).flat();
-  const patient = await story(t, ...rounds);
-  assert.equal(patient.names.filter((name) => name === "retryIn").length, 20);
-  const refused = await story(t, { type: "refused", code: "bad_room", retryable: false });
+test("a refusal that may pass can be hurried; any other is final", async (t) => {
+  const patient = await story(t, { type: "refused", code: "draining", again: true });
+  assert.equal(patient.state.seat, "deferred");
+  assert.deepEqual(patient.after({ type: "tryNow" }).effects, [{ do: "retryNow" }]);
+  const refused = await story(t, { type: "refused", code: "bad_room", again: false });
   assert.equal(refused.state.seat, "refused");
-  assert.ok(!refused.names.includes("retryIn"));
+  assert.deepEqual(refused.after({ type: "tryNow" }).effects, []);
 });
 
 test("leaving lets go of everything that was held", async (t) => {
   const left = await story(t, ...connected, { type: "leave" });
-  assert.deepEqual(left.names.slice(-6), ["cancelRetry", "closePeer", "sayBye", "disconnect", "forget", "stopMedia"]);
+  assert.deepEqual(left.names.slice(-4), ["closePeer", "giveUpSeat", "forget", "stopMedia"]);
   assert.equal(left.state.screen, "ended");
   assert.equal(left.after({ type: "serverUp" }).state.screen, "ended");
 });

@@ -97,9 +97,8 @@ test("a refusal that may pass is told of and asked again; one that may not offer
         connected: true,
         io: { reconnectionDelay: () => {} },
         on: (name, act) => (heard[name] = act),
-        emit: () => {},
+        emit: (event, ...args) => args.at(-1)({ ok: false, code: "${code}", message: "", retryable: ${retryable} }),
         disconnect: () => {},
-        timeout: () => ({ emitWithAck: async () => ({ ok: false, code: "${code}", message: "", retryable: ${retryable} }) }),
       };
     };`;
   for (const [code, retryable, said, action] of [

@@ -139,6 +139,21 @@ async function freePort() {
   return port;
 }
 
+/** A Redis of this test's own, which keeps nothing. */
+export async function startRedis(t) {
+  const port = await freePort();
+  const child = spawn("redis-server", ["--port", String(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"], { stdio: ["ignore", "pipe", "inherit"] });
+  t.after(async () => {
+    const ended = once(child, "exit");
+    if (child.exitCode === null && child.kill("SIGKILL")) await ended;
+  });
+  let said = "";
+  child.stdout.on("data", (text) => (said += text));
+  await until("Redis answers, or ended", () => child.exitCode !== null || said.includes("Ready to accept connections"));
+  assert.equal(child.exitCode, null, `Redis did not start:\n${said}`);
+  return `redis://127.0.0.1:${port}`;
+}
+
 /** One browser; every person in a test is a context of it, with storage of their own. */
 export async function startBrowser(t, { devices = true, flags = [] } = {}) {
   const browser = await chromium.launch({
@@ -148,6 +163,46 @@ export async function startBrowser(t, { devices = true, flags = [] } = {}) {
   });
   t.after(() => browser.close());
   return browser;
+}
+
+/** A browser that can be stopped in the middle of whatever it does, as the closed lid of a laptop does. */
+export async function startBrowserWithLid(t) {
+  const server = await chromium.launchServer({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    headless: true,
+    args: [...FLAGS, ...FAKE_DEVICES],
+  });
+  const { pid } = server.process();
+  const browser = await chromium.connect(server.wsEndpoint());
+  const lid = async (signal) => {
+    for (const one of await withDescendants(pid)) {
+      try {
+        process.kill(one, signal);
+      } catch {
+        // It ended meanwhile.
+      }
+    }
+  };
+  t.after(async () => {
+    await lid("SIGCONT");
+    await browser.close();
+    await server.close();
+  });
+  return { browser, close: () => lid("SIGSTOP"), open: () => lid("SIGCONT") };
+}
+
+async function withDescendants(root) {
+  const children = new Map();
+  for (const name of await readdir("/proc")) {
+    if (!/^\d+$/.test(name)) continue;
+    // Behind the last bracket: the state, then the parent (proc(5)).
+    const stat = await readFile(`/proc/${name}/stat`, "utf8").catch(() => "");
+    const parent = Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1]);
+    children.set(parent, [...(children.get(parent) ?? []), Number(name)]);
+  }
+  const all = [root];
+  for (const one of all) all.push(...(children.get(one) ?? []));
+  return all;
 }
 
 /**
@@ -300,7 +355,9 @@ export async function readable(page) {
   const faults = await page.evaluate(() => {
     const parse = (colour) => {
       const [r, g, b, a = 1] = colour.match(/[\d.]+/g).map(Number);
-      return { r, g, b, a };
+      // What was mixed is told in parts of one.
+      const most = colour.startsWith("color(srgb") ? 255 : 1;
+      return { r: r * most, g: g * most, b: b * most, a };
     };
     const over = (top, ground) => ({
       r: top.r * top.a + ground.r * (1 - top.a),
