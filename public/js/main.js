@@ -58,6 +58,7 @@ const signaling = createSignaling({
   onClientMissing: () => happened({ type: "clientMissing" }),
   onPeerCame: () => happened({ type: "peerCame", nonce: madeUpNonce() }),
   onPeerLeft: (reason) => happened({ type: "peerLeft", reason }),
+  onPutOut: () => happened({ type: "leave" }),
   onMessage: received,
 });
 

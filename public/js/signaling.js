@@ -27,6 +27,7 @@ const KICKED_MS = Object.freeze({ least: 300, spread: 1200 });
  * @property {() => void} onClientMissing
  * @property {() => void} onPeerCame
  * @property {(reason: string) => void} onPeerLeft
+ * @property {() => void} onPutOut
  * @property {(message: any) => void} onMessage
  */
 
@@ -86,7 +87,12 @@ export function createSignaling(listeners) {
       if (reason === "io server disconnect") comeLater();
     });
     socket.on("join", () => listeners.onPeerCame());
+    // The operator closed the room, or put this page out: to come back at once would undo it.
+    socket.on("rejected", (/** @type {any} */ refusal) => {
+      if (refusal?.code === "closed") listeners.onPutOut();
+    });
     socket.on("bye", (/** @type {string} */ _room, /** @type {any} */ why) => {
+      if (why?.id !== undefined && why.id === socket?.id) return listeners.onPutOut();
       listeners.onPeerLeft(typeof why?.reason === "string" ? why.reason : "");
     });
     socket.on("message", (/** @type {any} */ message) => {
