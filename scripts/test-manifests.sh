@@ -450,6 +450,7 @@ for file, lines in (("duet.service", node), ("duet@.service", template)):
     expect(environment.get("DUET_REDIS__PASSWORD_FILE") == f"%d/{credential}" and last("SetCredential") == credential + r":\n",
         f"{where}: the password is not where it is looked for")
     expect(int(last("LimitNOFILE")) >= 1 << 16, f"{where}: too few files")
+    expect(last("ExecReload") == "/bin/kill -HUP $MAINPID", f"{where}: settings are not read again")
     expect(last("DynamicUser") == "yes" and last("ExecStart") == "/usr/local/bin/duet", f"{where}: user or program")
     try_settings(where, environment | {"DUET_REDIS__URL": "redis://127.0.0.1:6379"})
     if file == "duet@.service":
@@ -467,8 +468,10 @@ PYTHON
 
 # systemd's own word, with nothing of this machine but its units.
 root="$work/root"
-mkdir -p "$root/etc/systemd/system" "$root/usr/lib" "$root/usr/local/bin"
+mkdir -p "$root/etc/systemd/system" "$root/usr/lib" "$root/usr/bin" "$root/usr/local/bin"
 ln -s usr/lib "$root/lib"
+ln -s usr/bin "$root/bin"
+install -m 755 /dev/null "$root/usr/bin/kill"
 systemd=/usr/lib/systemd
 [ -d "$systemd/system" ] || systemd=/lib/systemd
 cp -R "$systemd" "$root/usr/lib/systemd"

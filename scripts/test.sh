@@ -63,6 +63,9 @@ DUET_BIN="$binary" node --test tests/deploy/
 step "monitoring"
 DUET_BIN="$binary" scripts/test-monitoring.sh
 
+step "the admin API against its document"
+DUET_BIN="$binary" scripts/test-admin-api.sh
+
 step "manifests and units"
 DUET_BIN="$binary" scripts/test-manifests.sh
 

@@ -68,13 +68,14 @@ impl Cluster {
         lifecycle: &Lifecycle,
     ) -> Self {
         let count = deployment.partitions();
-        let bus = Bus::new(node, &redis.prefix, settings.patience, metrics.clone(), Gate::new(lifecycle, "relay"));
+        let others = Arc::new(RwLock::new(Vec::new()));
+        let relay = Gate::new(lifecycle, "relay");
+        let bus = Bus::new(node, &redis.prefix, settings.patience, metrics.clone(), relay, Arc::clone(&others));
         let on_push = {
             let bus = Arc::clone(&bus);
             Arc::new(move |info| bus.push_received(info))
         };
         let connections = Arc::new(Connections::new(deployment, on_push, metrics.clone()));
-        let others = Arc::new(RwLock::new(Vec::new()));
         let shared = Arc::new(Shared {
             node,
             settings: settings.clone(),

@@ -1,4 +1,4 @@
-//! Settings: read, checked, and then never changed.
+//! Settings: read, checked, and what differs between two readings of them.
 //!
 //! Later wins: the defaults compiled in (`config/default.toml`), a file, the environment (`DUET_SECTION__KEY`). A key
 //! nobody knows and a value that cannot be used are errors, found before any port is bound. The environment is a
@@ -14,6 +14,7 @@ pub mod limits;
 pub mod network;
 pub mod rate;
 pub mod seats;
+pub mod tls;
 
 pub use admission::Admission;
 pub use ice::Ice;
@@ -21,6 +22,7 @@ pub use limits::Limits;
 pub use network::{Networks, Origins, ProxyProtocol};
 pub use rate::Rate;
 pub use seats::Seats;
+pub use tls::Tls;
 
 /// The defaults, as the repository documents them.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -31,6 +33,8 @@ pub const DEFAULTS: &str = include_str!("../config/default.toml");
 pub struct Settings {
     /// The public listener.
     pub server: Server,
+    /// HTTPS on it.
+    pub tls: Tls,
     /// The operator's listener.
     pub admin: Admin,
     /// Who may come in.
@@ -82,8 +86,40 @@ pub struct Server {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
-    /// `DUET_ADMIN__LISTEN`: where `/livez`, `/readyz` and `/metrics` are served.
+    /// `DUET_ADMIN__LISTEN`: where `/livez`, `/readyz`, `/metrics` and the admin API are served.
     pub listen: SocketAddr,
+    /// `DUET_ADMIN__TOKEN`: what a request to the admin API has to bear; empty, and no file: there is no such API.
+    pub token: String,
+    /// `DUET_ADMIN__TOKEN_FILE`: a file with it.
+    pub token_file: PathBuf,
+}
+
+/// The fewest characters of a token that nobody guesses.
+const TOKEN_CHARACTERS: usize = 16;
+
+impl Admin {
+    /// What a request to the admin API has to bear, read from its file if it is in one; none when there is no such API.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or has no such token.
+    pub fn bearer(&self) -> Result<Option<String>, BadSettings> {
+        let (setting, token) = if self.token_file.as_os_str().is_empty() {
+            ("admin.token", self.token.clone())
+        } else {
+            let text = std::fs::read_to_string(&self.token_file);
+            let text =
+                text.map_err(|error| BadSettings(format!("admin.token_file: {}: {error}", self.token_file.display())))?;
+            ("admin.token_file", text.trim_end_matches(['\r', '\n']).to_owned())
+        };
+        if token.is_empty() && setting == "admin.token" {
+            return Ok(None);
+        }
+        BadSettings::unless(
+            token.len() >= TOKEN_CHARACTERS && token.bytes().all(|byte| byte.is_ascii_graphic()),
+            &format!("{setting}: must be at least {TOKEN_CHARACTERS} visible ASCII characters, without spaces"),
+        )?;
+        Ok(Some(token))
+    }
 }
 
 /// `[redis]`
@@ -241,6 +277,13 @@ pub struct Telemetry {
 #[error("{0}")]
 pub struct BadSettings(String);
 
+impl BadSettings {
+    /// Nothing, if that holds.
+    fn unless(holds: bool, complaint: &str) -> Result<(), Self> {
+        if holds { Ok(()) } else { Err(Self(complaint.into())) }
+    }
+}
+
 impl Settings {
     /// Reads the settings from the defaults, `file` and `environment`.
     ///
@@ -258,6 +301,7 @@ impl Settings {
         let texts = [
             ("ice.secret", environment.get("DUET_ICE__SECRET").cloned()),
             ("admission.jwt_secret", environment.get("DUET_ADMISSION__JWT_SECRET").cloned()),
+            ("admin.token", environment.get("DUET_ADMIN__TOKEN").cloned()),
         ];
         let mut sources =
             config::Config::builder().add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml));
@@ -293,6 +337,11 @@ impl Settings {
         )?;
         require(self.server.hsts <= Duration::from_hours(24 * 800), "server.hsts: must be at most 800 days")?;
         self.admission.validate()?;
+        self.tls.validate()?;
+        require(
+            self.admin.token.is_empty() || self.admin.token_file.as_os_str().is_empty(),
+            "admin.token and admin.token_file: give one of them",
+        )?;
         let prefix = &self.redis.prefix;
         require(
             (1..=32).contains(&prefix.len())
@@ -349,10 +398,10 @@ impl Settings {
         let mut shown = self.clone();
         shown.redis.url = hide_password(&shown.redis.url);
         shown.ice.hide_secrets();
-        let value = match serde_json::to_value(&shown) {
-            Ok(serde_json::Value::Object(sections)) => sections,
-            _ => serde_json::Map::new(),
-        };
+        if !shown.admin.token.is_empty() {
+            shown.admin.token = "***".into();
+        }
+        let value = shown.sections();
         let mut text = String::new();
         for (section, keys) in value {
             let _ = writeln!(text, "[{section}]");
@@ -364,6 +413,54 @@ impl Settings {
         }
         text
     }
+
+    /// The names (`section.key`) of the settings that `other` has another value of, in no particular order.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let (ours, theirs) = (self.sections(), other.sections());
+        let mut names = Vec::new();
+        for (section, keys) in &ours {
+            for (key, value) in keys.as_object().into_iter().flatten() {
+                if theirs.get(section).and_then(|keys| keys.get(key)) != Some(value) {
+                    names.push(format!("{section}.{key}"));
+                }
+            }
+        }
+        names
+    }
+
+    /// What these settings leave open to everybody, for whoever reads the log of a start. A section adds what it leaves open.
+    #[must_use]
+    pub fn open_to_all(&self) -> Vec<&'static str> {
+        let mut open = Vec::new();
+        let mut list = |holds: bool, what| {
+            if holds {
+                open.push(what);
+            }
+        };
+        // Calls are overheard, unless somebody in front does TLS.
+        list(!self.tls.is_on(), "tls");
+        // Whoever can reach it may join any room.
+        list(!self.admission.needs_tokens() && self.admission.webhook_url.is_empty(), "admission");
+        // Any page may use it.
+        list(self.server.allowed_origins == Origins::default(), "origins");
+        // One address may take all there is.
+        let limits = &self.limits;
+        list(limits.sockets_per_address == 0 && limits.handshakes == Rate::NONE, "limits_per_address");
+        // Metrics, and who holds the token may close rooms, from everywhere.
+        list(!self.admin.listen.ip().is_loopback(), "admin_listener");
+        // Addresses of the machine are told to whoever asks.
+        list(self.compat.ipaddr == Addresses::Interfaces, "ipaddr");
+        open
+    }
+
+    /// As they would be written, by section and key.
+    fn sections(&self) -> serde_json::Map<String, serde_json::Value> {
+        match serde_json::to_value(self) {
+            Ok(serde_json::Value::Object(sections)) => sections,
+            _ => serde_json::Map::new(),
+        }
+    }
 }
 
 impl Log {
@@ -372,6 +469,8 @@ impl Log {
     /// # Errors
     /// When it is neither a level nor a filter.
     pub fn filter(&self) -> Result<tracing_subscriber::EnvFilter, BadSettings> {
+        // As many directives as anybody needs.
+        BadSettings::unless(self.level.len() <= 1024, "log.level: must be at most 1024 characters")?;
         let known = |word: &str| ["off", "error", "warn", "info", "debug", "trace"].contains(&word);
         // A bare word that is no level would be taken for a target's name, and silence everything.
         if self.level.split(',').any(|part| !part.contains(['=', '[', ':']) && !known(part.trim())) {
@@ -469,6 +568,8 @@ mod tests {
             ("DUET_ADMISSION__LEEWAY", "1h", "admission.leeway"),
             ("DUET_ADMISSION__WEBHOOK_URL", "http://hook.example/", "admission.webhook_url"),
             ("DUET_ADMISSION__WEBHOOK_CONCURRENCY", "0", "admission.webhook_concurrency"),
+            ("DUET_TLS__CERT_FILE", "/x.pem", "tls.cert_file"),
+            ("DUET_TLS__WATCH", "1ms", "tls.watch"),
             ("DUET_REDIS__PREFIX", "a b", "redis.prefix"),
             ("DUET_REDIS__CERT_FILE", "/x.pem", "redis.cert_file"),
             ("DUET_ICE__STUN", "stun://a", "ice.stun"),
@@ -540,6 +641,57 @@ mod tests {
         let secret = "00001234567890123456789012345678";
         let settings = load(&[("DUET_ADMISSION__JWT_SECRET", secret)]).expect("valid");
         assert_eq!(settings.admission.jwt_secret.as_str(), secret);
+    }
+
+    #[test]
+    fn a_token_is_long_enough_comes_from_one_place_and_does_not_show() {
+        let token = |environment: &[(&str, &str)]| load(environment).expect("valid").admin.bearer();
+        assert_eq!(token(&[]).expect("none"), None);
+        for numeric in ["0000000000000042", "1e00000000000001", "123456789012345678901234567890"] {
+            assert_eq!(token(&[("DUET_ADMIN__TOKEN", numeric)]).expect("valid").as_deref(), Some(numeric));
+        }
+        let settings = load(&[("DUET_ADMIN__TOKEN", "0123456789abcdef")]).expect("valid");
+        assert_eq!(settings.admin.bearer().expect("valid").as_deref(), Some("0123456789abcdef"));
+        assert!(!settings.printable().contains("0123456789abcdef"));
+        for wrong in ["short", "0123456789 abcdef", "0123456789abcdéf"] {
+            let error = token(&[("DUET_ADMIN__TOKEN", wrong)]).expect_err(wrong).to_string();
+            assert!(error.contains("admin.token") && !error.contains(wrong), "{error}");
+        }
+        let file = std::env::temp_dir().join(format!("duet-token-test-{}", std::process::id()));
+        std::fs::write(&file, "a-token-in-a-file\n").expect("write");
+        let name = file.to_str().expect("a name");
+        assert_eq!(token(&[("DUET_ADMIN__TOKEN_FILE", name)]).expect("valid").as_deref(), Some("a-token-in-a-file"));
+        let both = load(&[("DUET_ADMIN__TOKEN_FILE", name), ("DUET_ADMIN__TOKEN", "0123456789abcdef")]);
+        assert!(both.expect_err("both").to_string().contains("admin.token_file"));
+        std::fs::write(&file, "\n").expect("write");
+        assert!(token(&[("DUET_ADMIN__TOKEN_FILE", name)]).is_err(), "an empty file is no token, and no word for none");
+        std::fs::remove_file(&file).expect("remove");
+        assert!(token(&[("DUET_ADMIN__TOKEN_FILE", name)]).is_err());
+    }
+
+    #[test]
+    fn what_differs_is_named_without_its_value() {
+        let (old, new) = (load(&[]).expect("valid"), load(&[("DUET_LOG__LEVEL", "debug"), ("DUET_TLS__WATCH", "0s")]));
+        let mut names = old.differences(&new.expect("valid"));
+        names.sort();
+        assert_eq!(names, ["log.level", "tls.watch"]);
+        assert_eq!(old.differences(&old), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_open_is_said() {
+        let settings = load(&[]).expect("valid");
+        assert_eq!(settings.open_to_all(), ["tls", "admission", "origins", "limits_per_address", "ipaddr"]);
+        let closed = [
+            ("DUET_TLS__CERT_FILE", "c.pem"),
+            ("DUET_TLS__KEY_FILE", "k.pem"),
+            ("DUET_COMPAT__IPADDR", "none"),
+            ("DUET_ADMIN__LISTEN", "[::]:9090"),
+            ("DUET_ADMISSION__JWT_SECRET", "0123456789abcdef0123456789abcdef"),
+            ("DUET_SERVER__ALLOWED_ORIGINS", "https://example.org"),
+            ("DUET_LIMITS__SOCKETS_PER_ADDRESS", "100"),
+        ];
+        assert_eq!(load(&closed).expect("valid").open_to_all(), ["admin_listener"]);
     }
 
     #[test]

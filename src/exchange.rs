@@ -7,10 +7,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use socketioxide_core::Str;
 
 use crate::{
-    id::{NodeId, RoomName},
+    id::{Generation, NodeId, PeerId, RoomName},
     protocol::ByeReason,
     rooms::Occupant,
     telemetry::trace::TraceContext,
@@ -80,18 +81,73 @@ pub enum Delivery {
 /// Told once what became of a letter.
 pub type Receipt = Box<dyn FnOnce(Delivery) + Send>;
 
+/// What a node asks another on behalf of its operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Question {
+    /// How is it there?
+    Tally,
+    /// Put this peer out: its socket is told and closed, wherever it sits.
+    PutOut(PeerId),
+    /// Free this connection's seat in the room, and tell it.
+    Close(RoomName, PeerId, Generation),
+}
+
+/// What it answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// So it is there.
+    Tally(Tally),
+    /// It is done.
+    Done,
+    /// There is no such thing there.
+    NotHere,
+}
+
+/// How it is on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Sockets connected.
+    pub sockets: u64,
+    /// Seats of them.
+    pub seats: u64,
+    /// Rooms of which it has both seats.
+    pub whole: u64,
+    /// Rooms of which it has one seat, and another node the other.
+    pub shared: u64,
+    /// Rooms of which it has one seat, and nobody the other.
+    pub waiting: u64,
+    /// Whether it can seat peers.
+    pub ready: bool,
+    /// Whether it drains.
+    pub draining: bool,
+    /// For how many seconds it has been running.
+    pub uptime: u64,
+}
+
+/// Told once what is answered.
+pub type Reply = Box<dyn FnOnce(Answer) + Send>;
+
 /// Takes letters to other nodes.
 pub trait Post: Send + Sync + 'static {
     /// Sends `letter` to the node of the occupant it is for, after all that was sent there before. Never waits.
     ///
     /// `urgent`: somebody waits for the receipt.
     fn send(&self, letter: &Letter, urgent: bool, receipt: Option<Receipt>);
+
+    /// Asks `node`; none when it does not answer in time, or is of a version that cannot. It may have done it all the same.
+    fn ask(&self, node: NodeId, question: Question) -> BoxFuture<'_, Option<Answer>>;
+
+    /// The other nodes there are.
+    fn others(&self) -> Vec<NodeId>;
 }
 
 /// Where letters come out. Nothing here may wait.
 pub trait Addressee: Send + Sync + 'static {
     /// Takes a letter of another node.
     fn deliver(&self, letter: Letter) -> Delivery;
+
+    /// Answers another node, now or as soon as it is done.
+    fn asked(&self, question: Question, reply: Reply);
 
     /// The seats that `node` held in these rooms are free: it does not answer any more.
     fn node_lost(&self, node: NodeId, rooms: &dyn Fn(&RoomName) -> bool);

@@ -29,6 +29,7 @@ use crate::{
 };
 
 pub mod admin;
+pub mod api;
 pub mod client_library;
 pub mod eio3;
 pub mod engine;
@@ -111,11 +112,13 @@ fn routes(engine: Arc<Engine>, ice: Arc<Ice>, page: &Page, hsts: Duration) -> Ro
     }
 }
 
-/// The admin listener: probes and metrics.
+/// The admin listener: probes and metrics, and the admin API.
 pub fn admin(state: admin::Admin) -> Router {
+    let state = Arc::new(state);
     Router::new()
+        .nest(api::PREFIX, api::router(&state))
         .route("/livez", get(admin::livez))
         .route("/readyz", get(admin::readyz))
         .route("/metrics", get(admin::metrics))
-        .with_state(Arc::new(state))
+        .with_state(state)
 }

@@ -79,6 +79,15 @@ impl fmt::Debug for Ice {
     }
 }
 
+/// Other settings, read and checked.
+pub struct Prepared(Arc<Offer>);
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared").finish_non_exhaustive()
+    }
+}
+
 /// What settings say, ready for use.
 struct Offer {
     stun: Vec<String>,
@@ -100,14 +109,17 @@ impl Ice {
         Ok(Self { current: RwLock::new(Arc::new(Offer::new(settings)?)), pseudonyms })
     }
 
-    /// Takes other settings, and what the file of secrets holds now. Credentials that were given out stay as they are.
+    /// Reads other settings, and what the file of secrets holds now.
     ///
     /// # Errors
-    /// As [`Ice::new`]; then all is as before.
-    pub fn reload(&self, settings: &config::Ice) -> Result<(), BadIce> {
-        let offer = Arc::new(Offer::new(settings)?);
+    /// As [`Ice::new`].
+    pub fn prepare(settings: &config::Ice) -> Result<Prepared, BadIce> {
+        Offer::new(settings).map(|offer| Prepared(Arc::new(offer)))
+    }
+
+    /// Takes what was prepared. Credentials that were given out stay as they are.
+    pub fn take(&self, Prepared(offer): Prepared) {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = offer;
-        Ok(())
     }
 
     /// The servers, for one holder, of whom nothing is told but that it is the same one; empty when there are none. Credentials
@@ -252,14 +264,14 @@ mod tests {
         assert!(signs(&ice, "the-secret-of-old"));
         write("the-secret-of-new\nthe-secret-of-old\n");
         assert!(signs(&ice, "the-secret-of-old"), "not before it is told");
-        ice.reload(&settings).expect("valid");
+        ice.take(Ice::prepare(&settings).expect("valid"));
         assert!(signs(&ice, "the-secret-of-new"));
         write("short\n");
-        let error = ice.reload(&settings).expect_err("too short").to_string();
+        let error = Ice::prepare(&settings).expect_err("too short").to_string();
         assert!(error.starts_with("ice.secret_file: ") && !error.contains("short\n"), "{error}");
         assert!(signs(&ice, "the-secret-of-new"), "what cannot be used changes nothing");
         fs::remove_file(file.path()).expect("removed");
-        let error = ice.reload(&settings).expect_err("gone").to_string();
+        let error = Ice::prepare(&settings).expect_err("gone").to_string();
         assert!(error.starts_with("ice.secret_file: ") && !error.contains('\n'), "{error}");
     }
 

@@ -38,6 +38,7 @@ pub mod limits;
 pub mod metrics;
 pub mod node;
 pub mod protocol;
+pub mod reload;
 pub mod rooms;
 pub mod signaling;
 pub mod telemetry;

@@ -61,6 +61,12 @@ impl Lifecycle {
         self.0.draining.store(true, Ordering::Release);
     }
 
+    /// No longer takes new peers; tells whether it did until now.
+    #[must_use]
+    pub fn begin_drain(&self) -> bool {
+        !self.0.draining.swap(true, Ordering::AcqRel)
+    }
+
     /// Whether new peers are refused.
     #[must_use]
     pub fn is_draining(&self) -> bool {

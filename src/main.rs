@@ -1,9 +1,18 @@
 //! The process: settings, logs, one node, a signal, an orderly end.
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::Parser;
-use duet::{config::Settings, health, node::Node, telemetry};
+use duet::{
+    config::{BadSettings, Settings},
+    health,
+    node::Node,
+    telemetry,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Exit status for settings that cannot be used (`EX_USAGE` of sysexits.h).
@@ -41,7 +50,8 @@ fn main() -> ExitCode {
             return if error.use_stderr() { BAD_SETTINGS.into() } else { ExitCode::SUCCESS };
         }
     };
-    let settings = match Settings::load(arguments.config, std::env::vars().collect()) {
+    let read = move || Settings::load(arguments.config.clone(), std::env::vars().collect());
+    let settings = match read() {
         Ok(settings) => settings,
         Err(error) => {
             complain(format_args!("{error}"));
@@ -78,7 +88,7 @@ fn main() -> ExitCode {
         runtime.worker_threads(threads);
     }
     let ended = match runtime.enable_all().build() {
-        Ok(runtime) => runtime.block_on(run(settings)),
+        Ok(runtime) => runtime.block_on(run(settings, read)),
         Err(error) => Err(error.into()),
     };
     match ended {
@@ -95,21 +105,40 @@ fn complain(what: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "duet: {what}");
 }
 
-async fn run(settings: Settings) -> anyhow::Result<()> {
+async fn run(
+    settings: Settings,
+    read: impl Fn() -> Result<Settings, BadSettings> + Clone + Send + 'static,
+) -> anyhow::Result<()> {
     // Each socket is a file; what a service manager or a container runtime gives at first is often a thousand.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let on_terminal = std::io::stderr().is_terminal();
+    let (open, scheme) = (settings.open_to_all(), if settings.tls.is_on() { "https" } else { "http" });
+    let admin_api = settings.admin.bearer()?.is_some();
     let node = Node::start(settings).await?;
-    tracing::info!(public = %node.public, admin = %node.admin, version = env!("CARGO_PKG_VERSION"), "listening");
+    tracing::info!(
+        public = %node.public, admin = %node.admin, version = env!("CARGO_PKG_VERSION"), admin_api, ?open, "listening"
+    );
     if node.public.ip().is_unspecified() || node.public.ip().is_loopback() {
-        tracing::info!("open http://localhost:{}", node.public.port());
+        tracing::info!("open {scheme}://localhost:{}", node.public.port());
     }
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            // Either somebody asks for a reload, or the terminal that it was started on is gone.
+            _ = hangup.recv() => {
+                if on_terminal && !std::io::stderr().is_terminal() {
+                    break;
+                }
+                // What became of it is in the log.
+                let _ = node.reload(read.clone()).await;
+            }
+        }
     }
     node.stop().await;
     Ok(())

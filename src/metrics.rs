@@ -93,12 +93,23 @@ pub enum RedisOperation {
     Quit,
     /// What became of a seat whose node is gone.
     Expire,
+    /// An operator looks who sits in a room.
+    Look,
 }
 
 impl RedisOperation {
     /// Every operation.
-    pub const ALL: [Self; 8] =
-        [Self::Enter, Self::Renew, Self::Join, Self::Leave, Self::Assert, Self::Sweep, Self::Quit, Self::Expire];
+    pub const ALL: [Self; 9] = [
+        Self::Enter,
+        Self::Renew,
+        Self::Join,
+        Self::Leave,
+        Self::Assert,
+        Self::Sweep,
+        Self::Quit,
+        Self::Expire,
+        Self::Look,
+    ];
 
     /// Its name in metrics.
     #[must_use]
@@ -112,6 +123,7 @@ impl RedisOperation {
             Self::Sweep => "sweep",
             Self::Quit => "quit",
             Self::Expire => "expire",
+            Self::Look => "look",
         }
     }
 }
@@ -327,6 +339,24 @@ pub struct Metrics {
     pub stalls: IntCounter,
     /// Spans of traces that did not reach the collector.
     pub spans_dropped: IntCounter,
+    /// When the TLS certificate in force ends, in seconds of Unix time; 0 without one.
+    pub tls_certificate_expiry: IntGauge,
+    /// TLS handshakes finished.
+    pub tls_handshakes_finished: IntCounter,
+    /// TLS handshakes that failed, or were none.
+    pub tls_handshakes_failed: IntCounter,
+    /// TLS handshakes that took too long.
+    pub tls_handshakes_late: IntCounter,
+    /// TLS certificates that took the place of another.
+    pub tls_certificates_replaced: IntCounter,
+    /// TLS certificates that could not.
+    pub tls_certificates_refused: IntCounter,
+    /// Settings read again and put into force.
+    pub reloads_applied: IntCounter,
+    /// Settings read again and refused.
+    pub reloads_refused: IntCounter,
+    /// Requests to the admin API.
+    admin_requests: IntCounterVec,
     /// 1 while `/readyz` answers 200. Set when read.
     pub ready: IntGauge,
     /// CPU time of the process. Set when read.
@@ -366,6 +396,13 @@ impl Metrics {
             REDIS_BUCKETS,
             "operation",
         )?;
+        let handshakes = made.counters("duet_tls_handshakes_total", "TLS handshakes, by outcome.", &["outcome"])?;
+        let certificates = made.counters(
+            "duet_tls_certificate_changes_total",
+            "New TLS certificates found, by outcome (applied, refused).",
+            &["outcome"],
+        )?;
+        let reloads = made.counters("duet_reloads_total", "Settings read again, by outcome.", &["outcome"])?;
         let by_reason = || ByeReason::ALL.map(|reason| (reason, reason.name()));
         let metrics = Self {
             http_connections: made
@@ -469,6 +506,22 @@ impl Metrics {
                 "duet_trace_spans_dropped_total",
                 "Spans of traces dropped: the collector was slow, or did not take them.",
             )?,
+            tls_certificate_expiry: made.gauge(
+                "duet_tls_certificate_expiry_seconds",
+                "When the TLS certificate in force ends, as Unix time; 0 without one.",
+            )?,
+            tls_handshakes_finished: handshakes.with_label_values(&["finished"]),
+            tls_handshakes_failed: handshakes.with_label_values(&["failed"]),
+            tls_handshakes_late: handshakes.with_label_values(&["late"]),
+            tls_certificates_replaced: certificates.with_label_values(&["applied"]),
+            tls_certificates_refused: certificates.with_label_values(&["refused"]),
+            reloads_applied: reloads.with_label_values(&["applied"]),
+            reloads_refused: reloads.with_label_values(&["refused"]),
+            admin_requests: made.counters(
+                "duet_admin_requests_total",
+                "Requests to the admin API, by the code of the answer.",
+                &["code"],
+            )?,
             ready: made.gauge("duet_ready", "1 while this node can seat peers.")?,
             cpu_seconds: Counter::new("duet_cpu_seconds_total", "CPU time of the process, to 10 ms.")?,
             registry: registry.clone(),
@@ -503,6 +556,11 @@ impl Metrics {
     pub fn webhook_answered(&self, outcome: &'static str, took: Duration) {
         self.webhook_answers.with_label_values(&[outcome]).inc();
         Self::observe(&self.webhook_seconds, took);
+    }
+
+    /// Counts a request to the admin API, by the code it was answered with: one of a closed list.
+    pub fn admin_request(&self, code: &'static str) {
+        self.admin_requests.with_label_values(&[code]).inc();
     }
 
     /// Counts a connected socket.

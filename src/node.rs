@@ -10,6 +10,7 @@ use std::{
 
 use socketioxide::{ParserConfig, SocketIo};
 use tokio::{
+    runtime::Handle,
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
@@ -18,24 +19,31 @@ use crate::{
     adapter::{AdapterState, OutletSlot},
     admission::Admission,
     cluster::{Cluster, topology::Deployment},
-    config::{self, Limits, ProxyProtocol, Settings, Timeouts},
+    config::{self, BadSettings, Limits, ProxyProtocol, Settings, Timeouts},
     exchange::{Addressee, Post},
     http::{
         self,
         admin::Admin,
+        api::{Token, Turns},
         client_library,
         engine::{Engine, Service},
     },
-    ice::{BadIce, Ice},
+    ice::Ice,
     id::{NodeId, PeerId},
     lifecycle::Lifecycle,
     limits::Limiter,
     metrics::Metrics,
+    reload::{Commit, Refused, Reload},
     rooms::{Registry, memory::MemoryRegistry},
     signaling::{Io, Parts, Signaling},
-    telemetry::otlp::{self, Exporting},
+    telemetry::{
+        self,
+        otlp::{self, Exporting},
+        trace::Tracer,
+    },
     transport::{
         listener::{self, Door, ListenOptions},
+        tls::{self, Certificates},
         wire::WireContext,
     },
 };
@@ -57,12 +65,10 @@ pub struct Node {
     /// Where the admin listener is.
     pub admin: SocketAddr,
     lifecycle: Lifecycle,
-    limiter: Arc<Limiter>,
     signaling: Arc<Signaling>,
-    ice: Arc<Ice>,
     admission: Arc<Admission>,
     cluster: Option<Cluster>,
-    drain: Duration,
+    reload: Arc<Reload>,
     listeners: Vec<JoinHandle<()>>,
     /// To the collector of traces, if there is one.
     exporting: Option<Exporting>,
@@ -79,6 +85,10 @@ impl Node {
             Deployment::parse(&settings.redis)?;
         }
         Ice::new(&settings.ice)?;
+        if settings.tls.is_on() {
+            tls::check(&certificate_files(&settings.tls)).map_err(|error| anyhow::anyhow!("tls: {error}"))?;
+        }
+        settings.admin.bearer()?;
         Ok(())
     }
 
@@ -101,6 +111,7 @@ impl Node {
         let admission = Admission::start(&settings.admission, metrics.clone(), lifecycle.clone())?;
         let cluster = cluster(&settings, node, &metrics, &lifecycle)?;
         let (registry, post) = seats(cluster.as_ref());
+        let certificates = certificates(&settings.tls, &metrics)?;
         let (tracer, exporting) = otlp::start(&settings.telemetry, node, &metrics)?;
         let ice = Arc::new(Ice::new(&settings.ice)?);
         let outlet = Arc::new(OutletSlot::default());
@@ -118,7 +129,7 @@ impl Node {
                 limiter: Arc::clone(&limiter),
                 timeouts: timeouts.clone(),
                 metrics: metrics.clone(),
-                tracer,
+                tracer: tracer.clone(),
                 lifecycle: lifecycle.clone(),
             },
         );
@@ -142,16 +153,23 @@ impl Node {
 
         let engine = engine(service, &settings, &metrics, &lifecycle, (&limiter, &admission));
         let public_routes = http::public(Arc::new(engine), Arc::clone(&ice), &settings.page, &settings.server);
-        let admin_routes = http::admin(Admin {
-            lifecycle: lifecycle.clone(),
-            metrics: metrics.clone(),
-            signaling: Arc::clone(&signaling),
-        });
+        let changeable = Changeable {
+            signaling: &signaling,
+            tracer: &tracer,
+            ice: &ice,
+            admission: &admission,
+            limiter: &limiter,
+            certificates: certificates.as_ref(),
+            token: &Arc::default(),
+        };
+        let operator = changeable.operator(&settings, &metrics, &lifecycle)?;
+        let reload = Arc::clone(&operator.reload);
+        let admin_routes = http::admin(operator);
         let listeners = vec![
             tokio::spawn(listener::serve(
                 public_listener,
                 options,
-                Some(Arc::new(door(&settings, &limiter))),
+                Some(Arc::new(door(&settings, &limiter, certificates.clone()))),
                 public_routes,
                 public_wires(&metrics, timeouts.write_stall, Arc::clone(&limiter)),
                 metrics.http_connections.clone(),
@@ -173,33 +191,25 @@ impl Node {
             let addressee: Arc<dyn Addressee> = signaling.clone();
             cluster.run(&lifecycle, &Arc::downgrade(&addressee));
         }
+        if let Some(certificates) = certificates {
+            let reload = Arc::clone(&reload);
+            lifecycle.spawn(async move { watch(&certificates, &reload).await });
+        }
         drop(starting);
-        Ok(Self {
-            public,
-            admin,
-            lifecycle,
-            limiter,
-            signaling,
-            ice,
-            admission,
-            cluster,
-            drain: timeouts.drain,
-            listeners,
-            exporting,
-        })
+        Ok(Self { public, admin, lifecycle, signaling, admission, cluster, reload, listeners, exporting })
     }
 
-    /// From now on these limits hold, as far as they can be replaced while a node runs (see [`Limiter::reload`]).
-    pub fn reload_limits(&self, limits: &Limits) {
-        self.limiter.reload(limits);
-    }
-
-    /// Takes other servers to tell peers of, and the secrets as they stand in their file now.
+    /// Puts other settings into force, all or none; tells which changed. Why they were refused stands in the log as well.
     ///
     /// # Errors
-    /// One line that names the setting; then all is as before.
-    pub fn reload_ice(&self, settings: &config::Ice) -> Result<(), BadIce> {
-        self.ice.reload(settings)
+    /// [`Refused`]; then nothing has changed.
+    pub async fn reload(
+        &self,
+        read: impl FnOnce() -> Result<Settings, BadSettings> + Send + 'static,
+    ) -> Result<Vec<String>, Refused> {
+        let reload = Arc::clone(&self.reload);
+        let applied = tokio::task::spawn_blocking(move || reload.apply(read().map_err(Refused::because)));
+        applied.await.unwrap_or_else(|error| Err(Refused::because(error)))
     }
 
     /// Who may come in: to say so, and to change it.
@@ -227,12 +237,13 @@ impl Node {
     /// Drains and ends the node, within the time that the settings give.
     pub async fn stop(self) {
         tracing::info!(sockets = self.signaling.sessions().len(), "draining");
-        let until = Instant::now() + self.drain;
+        let drain = self.reload.current().timeouts.drain;
+        let until = Instant::now() + drain;
         self.lifecycle.drain();
         let drained = async {
             // Half for saying good-bye; the rest for those that are slow to hear it. Sessions that poll go on meanwhile, over
             // whatever connections they make; new ones are refused.
-            self.signaling.drain(self.drain / 2).await;
+            self.signaling.drain(drain / 2).await;
             self.lifecycle.accept_token().cancel();
             if let Some(cluster) = &self.cluster {
                 cluster.quit().await;
@@ -274,11 +285,12 @@ fn engine(
     }
 }
 
-fn door(settings: &Settings, limiter: &Arc<Limiter>) -> Door {
+fn door(settings: &Settings, limiter: &Arc<Limiter>, tls: Option<Arc<Certificates>>) -> Door {
     Door {
         limiter: Arc::clone(limiter),
         trusted: settings.server.trusted_proxies.clone(),
         announced: settings.server.proxy_protocol == ProxyProtocol::On,
+        tls,
     }
 }
 
@@ -310,6 +322,173 @@ fn warn_of_what_is_missing() {
         tracing::warn!(
             "built without the Socket.IO client library (npm was missing): /socket.io/socket.io.js is not served"
         );
+    }
+}
+
+/// The parts whose settings can change while the node runs.
+struct Changeable<'a> {
+    signaling: &'a Arc<Signaling>,
+    tracer: &'a Tracer,
+    ice: &'a Arc<Ice>,
+    admission: &'a Arc<Admission>,
+    limiter: &'a Arc<Limiter>,
+    certificates: Option<&'a Arc<Certificates>>,
+    token: &'a Arc<Token>,
+}
+
+impl Changeable<'_> {
+    /// What the operator's listener works with.
+    fn operator(&self, settings: &Settings, metrics: &Metrics, lifecycle: &Lifecycle) -> anyhow::Result<Admin> {
+        self.token.set(settings.admin.bearer()?);
+        Ok(Admin {
+            lifecycle: lifecycle.clone(),
+            metrics: metrics.clone(),
+            signaling: Arc::clone(self.signaling),
+            reload: Arc::new(self.reload(settings, metrics)),
+            token: Arc::clone(self.token),
+            turns: Turns::default(),
+        })
+    }
+
+    /// What a reload can change, and how: a line or two each. What is in no list stays as it was at the start.
+    fn reload(&self, settings: &Settings, metrics: &Metrics) -> Reload {
+        let mut reload = Reload::new(settings.clone(), metrics.clone());
+        reload.part(&["log.level"], |new| {
+            let log = new.log.clone();
+            log.filter().map_err(Refused::because)?;
+            Ok(Box::new(move || {
+                // It was found valid just now.
+                let _ = telemetry::set_log_level(&log);
+            }))
+        });
+        let of = (Arc::clone(self.signaling), Arc::clone(self.limiter));
+        reload.part(LIMITS, move |new| {
+            let ((signaling, limiter), limits) = (of.clone(), new.limits.clone());
+            Ok(Box::new(move || {
+                signaling.reload_limits(&limits);
+                limiter.reload(&limits);
+            }))
+        });
+        let of = Arc::clone(self.signaling);
+        reload.part(&["compat.*"], move |new| {
+            let (of, compat) = (Arc::clone(&of), new.compat.clone());
+            Ok(Box::new(move || of.reload_compat(&compat)))
+        });
+        let of = self.tracer.clone();
+        reload.part(&["telemetry.sample_ratio"], move |new| {
+            let (of, ratio) = (of.clone(), new.telemetry.sample_ratio);
+            Ok(Box::new(move || of.set_ratio(ratio)))
+        });
+        let of = Arc::clone(self.ice);
+        reload.part(&["ice.*"], move |new| {
+            let (of, prepared) = (Arc::clone(&of), Ice::prepare(&new.ice).map_err(Refused::because)?);
+            Ok(Box::new(move || of.take(prepared)))
+        });
+        let of = Arc::clone(self.admission);
+        let runtime = Handle::current();
+        reload.part(&["admission.*"], move |new| {
+            Admission::check(&new.admission).map_err(Refused::because)?;
+            let (of, admission, runtime) = (Arc::clone(&of), new.admission.clone(), runtime.clone());
+            Ok(Box::new(move || {
+                // What fetches keys is a task.
+                let _runtime = runtime.enter();
+                if let Err(error) = of.reload(&admission) {
+                    tracing::error!(%error, "its file changed meanwhile: admission stays as it was");
+                }
+            }))
+        });
+        let of = Arc::clone(self.token);
+        reload.part(&["admin.token", "admin.token_file"], move |new| {
+            let (of, token) = (Arc::clone(&of), new.admin.bearer().map_err(Refused::because)?);
+            Ok(Box::new(move || of.set(token)))
+        });
+        // Read where it is used.
+        reload.part(&["timeouts.drain"], |_| Ok(Box::new(|| {})));
+        if let Some(certificates) = self.certificates {
+            let of = Arc::clone(certificates);
+            reload.part(&["tls.*"], move |new| replacing(&of, &new.tls));
+        }
+        reload
+    }
+}
+
+/// All of `[limits]` but what the parts take that are built at the start.
+const LIMITS: &[&str] = &[
+    "limits.room_event_bytes",
+    "limits.description_bytes",
+    "limits.candidate_bytes",
+    "limits.depth",
+    "limits.outbound_bytes",
+    "limits.rooms_per_socket",
+    "limits.events",
+    "limits.bytes",
+    "limits.frames",
+    "limits.sockets",
+    "limits.connections",
+    "limits.sockets_per_address",
+    "limits.connections_per_address",
+    "limits.handshakes",
+    "limits.joins",
+    "limits.room_joins",
+    "limits.failures",
+    "limits.tracked",
+];
+
+/// Another certificate, if there is one. Whether there is TLS at all does not change.
+fn replacing(certificates: &Arc<Certificates>, settings: &config::Tls) -> Result<Commit, Refused> {
+    if !settings.is_on() {
+        return Err(Refused::Fixed(vec!["tls.cert_file".into(), "tls.key_file".into()]));
+    }
+    let prepared = certificates.prepare(&certificate_files(settings));
+    let prepared = prepared.map_err(|error| Refused::because(format_args!("tls: {error}")))?;
+    let certificates = Arc::clone(certificates);
+    Ok(Box::new(move || {
+        if let Some(identity) = prepared {
+            certificates.replace(identity);
+        }
+        certificates.look_anew();
+    }))
+}
+
+fn certificate_files(settings: &config::Tls) -> tls::Files {
+    tls::Files { certificate: settings.cert_file.clone(), key: settings.key_file.clone() }
+}
+
+/// The certificate of the public listener, if it is to have one.
+fn certificates(settings: &config::Tls, metrics: &Metrics) -> anyhow::Result<Option<Arc<Certificates>>> {
+    if !settings.is_on() {
+        return Ok(None);
+    }
+    let counters = tls::Counters {
+        expiry: metrics.tls_certificate_expiry.clone(),
+        finished: metrics.tls_handshakes_finished.clone(),
+        failed: metrics.tls_handshakes_failed.clone(),
+        late: metrics.tls_handshakes_late.clone(),
+        replaced: metrics.tls_certificates_replaced.clone(),
+        refused: metrics.tls_certificates_refused.clone(),
+    };
+    let loaded = Certificates::load(&certificate_files(settings), counters);
+    Ok(Some(Arc::new(loaded.map_err(|error| anyhow::anyhow!("tls: {error}"))?)))
+}
+
+/// Looks after the certificate's files, as often as the settings in force have it, for ever.
+async fn watch(certificates: &Arc<Certificates>, reload: &Reload) {
+    loop {
+        let pause = reload.current().tls.watch;
+        let due = async {
+            if pause.is_zero() {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(pause).await;
+        };
+        tokio::select! {
+            () = due => {
+                let certificates = Arc::clone(certificates);
+                // It ends with the reading of two files.
+                let _ = tokio::task::spawn_blocking(move || certificates.look()).await;
+            }
+            () = certificates.looks_anew() => {}
+        }
     }
 }
 

@@ -117,11 +117,13 @@ pub enum Code {
     Draining,
     /// Another connection took this socket's seat back; this one is being closed.
     Superseded,
+    /// The operator put this socket out.
+    Closed,
 }
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::UnknownEvent,
         Self::BadPayload,
         Self::BadRoom,
@@ -146,6 +148,7 @@ impl Code {
         Self::Unavailable,
         Self::Draining,
         Self::Superseded,
+        Self::Closed,
     ];
 
     /// Its name on the wire and in metrics.
@@ -176,6 +179,7 @@ impl Code {
             Self::Unavailable => "unavailable",
             Self::Draining => "draining",
             Self::Superseded => "superseded",
+            Self::Closed => "closed",
         }
     }
 
@@ -193,7 +197,8 @@ impl Code {
             | Self::TooManyRooms
             | Self::Superseded
             | Self::TooLarge
-            | Self::OriginNotAllowed => false,
+            | Self::OriginNotAllowed
+            | Self::Closed => false,
             Self::Full
             | Self::NoPeer
             | Self::PeerTooSlow
@@ -254,11 +259,13 @@ pub enum ByeReason {
     NodeShutdown,
     /// Its node does not answer any more, or cannot prove that the peer still sits there.
     NodeLost,
+    /// The operator closed the room, or put the peer out.
+    Closed,
 }
 
 impl ByeReason {
     /// Every reason, in the order of the documentation.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Left,
         Self::Disconnected,
         Self::TimedOut,
@@ -267,6 +274,7 @@ impl ByeReason {
         Self::Expired,
         Self::NodeShutdown,
         Self::NodeLost,
+        Self::Closed,
     ];
 
     /// Its name on the wire and in metrics.
@@ -281,6 +289,7 @@ impl ByeReason {
             Self::Expired => "expired",
             Self::NodeShutdown => "node_shutdown",
             Self::NodeLost => "node_lost",
+            Self::Closed => "closed",
         }
     }
 }

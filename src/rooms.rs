@@ -55,6 +55,17 @@ impl From<Occupant> for Ask {
     }
 }
 
+impl Role {
+    /// Its name, as clients hear it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Joined => "joined",
+        }
+    }
+}
+
 /// What became of a request for a seat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum JoinOutcome {
@@ -109,6 +120,17 @@ pub enum Expiry {
     Taken,
 }
 
+/// A seat that is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Taken {
+    /// By whom.
+    pub by: Occupant,
+    /// How it came in.
+    pub role: Role,
+    /// Its node is gone, and the seat is kept for it for a while.
+    pub away: bool,
+}
+
 /// How much is kept, for metrics. A gauge of this registry alone, not of the cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Occupancy {
@@ -152,6 +174,12 @@ pub trait Registry: Send + Sync + 'static {
     /// # Errors
     /// [`RegistryError`] when it cannot tell.
     fn expire<'a>(&'a self, room: &'a RoomName, who: Occupant) -> BoxFuture<'a, Result<Expiry, RegistryError>>;
+
+    /// Who sits in `room`, in no order. Changes nothing.
+    ///
+    /// # Errors
+    /// [`RegistryError`] when it cannot tell.
+    fn look<'a>(&'a self, room: &'a RoomName) -> BoxFuture<'a, Result<Vec<Taken>, RegistryError>>;
 
     /// How much is kept.
     fn occupancy(&self) -> Occupancy;

@@ -1,7 +1,7 @@
 //! What happens on an event: one table, and the state all events share.
 //!
 //! Reading order: [`session`] (one socket's seats), [`inbox`] (one socket's events, in order), [`join`], [`leave`],
-//! [`relay`] (one event family each), [`wire`] (packets as bytes).
+//! [`relay`] (one event family each), [`operator`] (what the admin API asks for), [`wire`] (packets as bytes).
 //!
 //! The library spawns a task for each event, so that two events of one socket can overtake each other. Here every event
 //! is taken in the library's own read loop and put through the socket's inbox: what needs no waiting is done at once,
@@ -17,9 +17,10 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use socketioxide::{
@@ -33,7 +34,7 @@ use crate::{
     adapter::{Outlet, OutletSlot, Switchboard, Undelivered},
     admission::{Admission, Denied, Grant},
     config::{Addresses, Compat, Limits, Timeouts},
-    exchange::{Addressee, Content, Delivery, Letter, Post},
+    exchange::{Addressee, Content, Delivery, Letter, Post, Question, Reply, Tally},
     ice::Ice,
     id::{Generation, NodeId, PeerId, RoomName},
     lifecycle::Lifecycle,
@@ -49,6 +50,7 @@ pub mod expiry;
 pub mod inbox;
 pub mod join;
 pub mod leave;
+pub mod operator;
 pub mod relay;
 pub mod resume;
 pub mod session;
@@ -76,13 +78,12 @@ pub struct Signaling {
     metrics: Metrics,
     tracer: Tracer,
     lifecycle: Lifecycle,
-    limits: Limits,
+    limits: ArcSwap<Limits>,
     limiter: Arc<Limiter>,
     timeouts: Timeouts,
-    client_log: bool,
+    compat: ArcSwap<Compat>,
     /// How long a seat is kept for a peer that is lost.
     grace: Duration,
-    ipaddr: Addresses,
     /// The servers that peers are told of.
     ice: Arc<Ice>,
     node: NodeId,
@@ -99,6 +100,9 @@ pub struct Signaling {
     io: OnceLock<Io>,
     /// To other nodes; none when this one is alone.
     post: Option<Arc<dyn Post>>,
+    started: Instant,
+    /// What an operator was told last, and when it was counted.
+    tally: Mutex<Option<(Instant, Tally)>>,
     this: Weak<Self>,
 }
 
@@ -148,12 +152,11 @@ impl Signaling {
             metrics: parts.metrics,
             tracer: parts.tracer,
             lifecycle: parts.lifecycle,
-            limits: parts.limits,
+            limits: ArcSwap::from_pointee(parts.limits),
             limiter: parts.limiter,
             timeouts: parts.timeouts,
-            client_log: parts.compat.client_log,
+            compat: ArcSwap::from_pointee(parts.compat),
             grace: parts.grace,
-            ipaddr: parts.compat.ipaddr,
             ice: parts.ice,
             node: parts.node,
             generations: AtomicU64::new(1),
@@ -164,6 +167,8 @@ impl Signaling {
             outlet: parts.outlet,
             io: OnceLock::new(),
             post: parts.post,
+            started: Instant::now(),
+            tally: Mutex::default(),
             this: Weak::clone(this),
         })
     }
@@ -176,6 +181,16 @@ impl Signaling {
         // The handle lives as long as the node: no cycle that matters.
         let _ = self.io.set(io.clone());
         self.lifecycle.spawn(Arc::clone(self).expire());
+    }
+
+    /// Other bounds from here on.
+    pub fn reload_limits(&self, limits: &Limits) {
+        self.limits.store(Arc::new(limits.clone()));
+    }
+
+    /// Other words for the lesson's clients from here on.
+    pub fn reload_compat(&self, compat: &Compat) {
+        self.compat.store(Arc::new(compat.clone()));
     }
 
     /// Sessions connected now.
@@ -285,7 +300,7 @@ impl Signaling {
 
     /// A sentence for the lesson's clients, if they are to get any and this one keeps up.
     fn log(self: &Arc<Self>, session: &Arc<Session>, array: impl FnOnce() -> String) {
-        if !self.client_log {
+        if !self.compat.load().client_log {
             return;
         }
         if session.flow().waiting() > LOG_WAITING_BYTES {
@@ -321,7 +336,7 @@ impl Signaling {
             }
         }
         let bytes = wire::wire_bytes(&packet, to.is_eio3(), flow.is_websocket());
-        flow.queue(bytes, self.limits.outbound_bytes).map_err(|_| Undelivered::TooSlow)?;
+        flow.queue(bytes, self.limits.load().outbound_bytes).map_err(|_| Undelivered::TooSlow)?;
         self.outlet.send(to.id(), packet).inspect_err(|_| flow.unqueue(bytes))
     }
 
@@ -336,8 +351,20 @@ impl Signaling {
 
     /// Closes a socket and tells it why.
     fn close_with(self: &Arc<Self>, session: &Arc<Session>, request: Request, refusal: &Refusal, reason: ByeReason) {
-        if !session.start_closing() {
+        if !self.last_word(session, request, refusal) {
             return;
+        }
+        let (signaling, session) = (Arc::clone(self), Arc::clone(session));
+        self.lifecycle.spawn(async move {
+            signaling.take(&session, Item::Gone(Parting::lost(reason)));
+            signaling.end(&session).await;
+        });
+    }
+
+    /// Tells a socket why it is about to be closed; nothing comes after it. Tells whether this is the first such word.
+    fn last_word(&self, session: &Session, request: Request, refusal: &Refusal) -> bool {
+        if !session.start_closing() {
+            return false;
         }
         self.metrics.refused(None, refusal.code);
         let array = reply::rejected(request.name(), refusal);
@@ -348,11 +375,7 @@ impl Signaling {
         if self.outlet.send(session.id(), packet).is_err() {
             session.flow().unqueue(bytes);
         }
-        let (signaling, session) = (Arc::clone(self), Arc::clone(session));
-        self.lifecycle.spawn(async move {
-            signaling.take(&session, Item::Gone(Parting::lost(reason)));
-            signaling.end(&session).await;
-        });
+        true
     }
 
     /// Ends a socket's connection when it has taken what waits for it, or has taken nothing for a while.
@@ -371,7 +394,7 @@ impl Signaling {
     }
 
     fn tell_addresses(self: &Arc<Self>, session: &Arc<Session>, ack: Option<i64>) {
-        let addresses: Vec<IpAddr> = match &self.ipaddr {
+        let addresses: Vec<IpAddr> = match &self.compat.load().ipaddr {
             Addresses::None => Vec::new(),
             Addresses::These(addresses) => addresses.clone(),
             Addresses::Interfaces => if_addrs::get_if_addrs()
@@ -582,6 +605,10 @@ impl Addressee for Signaling {
         let attributes = [("duet.event", event), ("duet.outcome", relay::result_of_delivery(delivery).name())];
         self.tracer.end(span, Kind::Consumer, ("deliver", event), &attributes);
         delivery
+    }
+
+    fn asked(&self, question: Question, reply: Reply) {
+        self.answer_question(question, reply);
     }
 
     fn node_lost(&self, node: NodeId, rooms: &dyn Fn(&RoomName) -> bool) {

@@ -10,5 +10,6 @@ pub mod flow;
 pub mod lane;
 pub mod listener;
 pub mod proxy;
+pub mod tls;
 pub mod visitor;
 pub mod wire;

@@ -116,6 +116,8 @@ export interface DuetEvents {
 
   /** Another connection, of a duplicated tab perhaps, took the seat. Nothing more happens until `takeBack()`. */
   superseded(): void;
+  /** The operator closed the room, or put this peer out. The state is `ended`. */
+  "put-out"(): void;
   /** `leave` was called. */
   ended(): void;
 }

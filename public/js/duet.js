@@ -258,6 +258,8 @@ export class DuetRoom {
       socket.io.reconnectionDelay(Math.max(RECONNECT_MS.first, when.delay_ms));
     });
     on("rejected", (why) => {
+      // The operator closed the room, or put this peer out: to come back at once would undo it.
+      if (why?.code === "closed") return this.#putOut();
       if (why?.event !== "create or join") return;
       if (why.code === "superseded") this.#superseded();
       else if (this.#state === "waiting") this.#refused(why);
@@ -281,6 +283,7 @@ export class DuetRoom {
     });
     inRoom("peer resumed", (told) => this.#met("peer-resumed", { id: told?.id ?? null, was: told?.was ?? null }, false));
     inRoom("bye", (told) => {
+      if (told?.id !== undefined && told.id === socket.id) return this.#putOut();
       if (this.#seated) this.#parted(told?.id ?? null, typeof told?.reason === "string" ? told.reason : "");
     });
     on("message", (...args) => this.#emit("message", ...args));
@@ -377,6 +380,11 @@ export class DuetRoom {
     this.#drop("superseded");
     this.#become("superseded");
     this.#emit("superseded");
+  }
+
+  #putOut() {
+    this.leave();
+    this.#emit("put-out");
   }
 
   /** @param {string} reason */

@@ -66,6 +66,7 @@ const signaling = createSignaling({
   onMet: (last) => happened({ type: "met", last, nonce: madeUpNonce() }),
   onPeerLost: () => happened({ type: "peerLost" }),
   onPeerLeft: (reason) => happened({ type: "peerLeft", reason }),
+  onPutOut: () => happened({ type: "leave" }),
   onMessage: received,
 });
 

@@ -29,6 +29,7 @@ const LOAD_AGAIN_MS = 3000;
  * @property {(last: boolean) => void} onMet
  * @property {() => void} onPeerLost
  * @property {(reason: string) => void} onPeerLeft
+ * @property {() => void} onPutOut
  * @property {(message: any) => void} onMessage
  */
 
@@ -89,6 +90,7 @@ export function createSignaling(listeners) {
       listeners.onWaiting();
     });
     mine.on("superseded", listeners.onSuperseded);
+    mine.on("put-out", listeners.onPutOut);
     mine.on("ready", ({ last }) => {
       if (!last) return listeners.onMet(false);
       void ready.then(() => room === mine && mine.state === "together" && listeners.onMet(true));

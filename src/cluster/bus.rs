@@ -10,16 +10,17 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt};
 use redis::{PushInfo, PushKind, Value};
 use socketioxide_redis::drivers::ChanItem;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{
     connection::{Connection, Connections},
@@ -29,7 +30,7 @@ use super::{
     topology,
 };
 use crate::{
-    exchange::{Addressee, Content, Delivery, Letter, Post, Receipt},
+    exchange::{Addressee, Answer, Content, Delivery, Letter, Post, Question, Receipt},
     id::NodeId,
     metrics::Metrics,
 };
@@ -66,6 +67,12 @@ pub struct Bus {
     proof: watch::Sender<u64>,
     /// Where the adapter's messages go.
     subscribers: Mutex<HashMap<String, mpsc::Sender<ChanItem>>>,
+    /// Who waits for answers, by the number of the question. As many as the operator's listener lets ask at a time.
+    questions: Arc<Mutex<HashMap<u64, oneshot::Sender<Answer>>>>,
+    numbers: AtomicU64,
+    /// The other nodes there are.
+    others: Arc<RwLock<Vec<NodeId>>>,
+    this: Weak<Self>,
 }
 
 impl std::fmt::Debug for Bus {
@@ -81,9 +88,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Bus {
     /// A bus that nothing runs over yet.
     #[must_use]
-    pub fn new(node: NodeId, prefix: &str, patience: Duration, metrics: Metrics, gate: Gate) -> Arc<Self> {
+    pub fn new(
+        node: NodeId,
+        prefix: &str,
+        patience: Duration,
+        metrics: Metrics,
+        gate: Gate,
+        others: Arc<RwLock<Vec<NodeId>>>,
+    ) -> Arc<Self> {
         gate.shut();
-        Arc::new(Self {
+        Arc::new_cyclic(|this| Self {
             node,
             prefix: prefix.to_owned(),
             patience,
@@ -100,6 +114,10 @@ impl Bus {
             connections: OnceLock::new(),
             proof: watch::Sender::new(0),
             subscribers: Mutex::default(),
+            questions: Arc::default(),
+            numbers: AtomicU64::new(1),
+            others,
+            this: Weak::clone(this),
         })
     }
 
@@ -312,6 +330,29 @@ impl Bus {
                     None => Delivery::NoPeer,
                 }
             }
+            Some(Record::Question(number, question)) => {
+                let addressee = self.addressee.get().and_then(Weak::upgrade);
+                let (Some(addressee), this) = (addressee, Weak::clone(&self.this)) else {
+                    return Delivery::Unavailable;
+                };
+                addressee.asked(
+                    question,
+                    Box::new(move |answer| {
+                        if let Some(bus) = this.upgrade() {
+                            bus.push(from, frame::answer(number, &answer), false, false, None);
+                        }
+                    }),
+                );
+                Delivery::Delivered
+            }
+            Some(Record::Answer(number, answer)) => {
+                let asked = lock(&self.questions).remove(&number);
+                match asked.map(|asked| asked.send(answer)) {
+                    Some(Ok(())) => Delivery::Delivered,
+                    // Too late: nobody waits any more.
+                    Some(Err(_)) | None => Delivery::NoPeer,
+                }
+            }
             None => {
                 tracing::warn!("a record of another node that cannot be read");
                 Delivery::Unavailable
@@ -449,5 +490,40 @@ impl Post for Bus {
         // A node that goes waits until its peers' partners know.
         let urgent = urgent || matches!(letter.content, Content::Departed(_));
         self.push(letter.to.node, frame::letter(letter), urgent, perishable, receipt);
+    }
+
+    fn ask(&self, node: NodeId, question: Question) -> BoxFuture<'_, Option<Answer>> {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let (asked, answered) = oneshot::channel();
+        lock(&self.questions).insert(number, asked);
+        let waits = Waits { questions: Arc::clone(&self.questions), number };
+        let questions = Arc::clone(&self.questions);
+        let receipt: Receipt = Box::new(move |delivery| {
+            if delivery != Delivery::Delivered {
+                lock(&questions).remove(&number);
+            }
+        });
+        self.push(node, frame::question(number, &question), true, true, Some(receipt));
+        async move {
+            let _waits = waits;
+            tokio::time::timeout(self.patience, answered).await.ok()?.ok()
+        }
+        .boxed()
+    }
+
+    fn others(&self) -> Vec<NodeId> {
+        self.others.read().map(|others| others.clone()).unwrap_or_default()
+    }
+}
+
+/// Somebody waits for the answer to a question, until this is dropped.
+struct Waits {
+    questions: Arc<Mutex<HashMap<u64, oneshot::Sender<Answer>>>>,
+    number: u64,
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        lock(&self.questions).remove(&self.number);
     }
 }

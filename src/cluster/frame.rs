@@ -1,6 +1,6 @@
 //! The bytes that nodes exchange: records, and frames of them.
 //!
-//! A record is one letter, or one message of the Socket.IO adapter. A frame takes records of one sender to one receiver,
+//! A record is one letter, one message of the Socket.IO adapter, or a question of an operator or its answer. A frame takes records of one sender to one receiver,
 //! with their numbers, and tells how far its sender has received the other's. All numbers are big-endian.
 //!
 //! What comes in was written by a node of this cluster, or by whoever else can write to its Redis: it is read with every
@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes};
 
 use crate::{
-    exchange::{Away, Content, Delivery, Letter},
+    exchange::{Answer, Away, Content, Delivery, Letter, Question, Tally},
     id::{Generation, NodeId, PeerId, RoomName, Sid},
     protocol::ByeReason,
     rooms::Occupant,
@@ -31,6 +31,8 @@ const ADAPTER: u8 = 5;
 const RESUMED: u8 = 6;
 const SUPERSEDED: u8 = 7;
 const AWAY: u8 = 8;
+const QUESTION: u8 = 9;
+const ANSWER: u8 = 10;
 /// Beside the kind: the letter's trace follows the occupants. One without costs no byte.
 const TRACED: u8 = 0x80;
 
@@ -41,6 +43,10 @@ pub enum Record {
     Letter(Letter),
     /// From adapter to adapter, by the name of a channel.
     Adapter(String, Vec<u8>),
+    /// From operator to operator, with the number that the answer is to bear.
+    Question(u64, Question),
+    /// The answer to the question of that number.
+    Answer(u64, Answer),
 }
 
 /// A record for the node of `letter.to`.
@@ -110,6 +116,79 @@ pub fn adapter(channel: &str, message: &[u8]) -> Vec<u8> {
     record
 }
 
+/// A question of that number.
+#[must_use]
+pub fn question(number: u64, question: &Question) -> Vec<u8> {
+    let (kind, room, peer) = match question {
+        Question::Tally => (1, None, None),
+        Question::PutOut(peer) => (2, None, Some((peer, Generation(0)))),
+        Question::Close(room, peer, generation) => (3, Some(room), Some((peer, *generation))),
+    };
+    let mut record = vec![QUESTION];
+    put_short(&mut record, room.map_or(&[], |room| room.as_str().as_bytes()));
+    record.put_u64(number);
+    record.put_u8(kind);
+    if let Some((peer, generation)) = peer {
+        record.put_slice(peer.0.as_str().as_bytes());
+        record.put_u64(generation.0);
+    }
+    record
+}
+
+/// The answer to the question of that number.
+#[must_use]
+pub fn answer(number: u64, answer: &Answer) -> Vec<u8> {
+    let mut record = vec![ANSWER];
+    put_short(&mut record, &[]);
+    record.put_u64(number);
+    match answer {
+        Answer::Tally(tally) => {
+            record.put_u8(1);
+            for count in [tally.sockets, tally.seats, tally.whole, tally.shared, tally.waiting, tally.uptime] {
+                record.put_u64(count);
+            }
+            record.put_u8(u8::from(tally.ready) | u8::from(tally.draining) << 1);
+        }
+        Answer::Done => record.put_u8(2),
+        Answer::NotHere => record.put_u8(3),
+    }
+    record
+}
+
+fn take_question(room: &[u8], record: &mut Bytes) -> Option<Record> {
+    let number = record.try_get_u64().ok()?;
+    let question = match record.try_get_u8().ok()? {
+        1 => Question::Tally,
+        2 => Question::PutOut(PeerId(take_sid(record)?)),
+        3 => {
+            let room = RoomName::parse(std::str::from_utf8(room).ok()?).ok()?;
+            Question::Close(room, PeerId(take_sid(record)?), Generation(record.try_get_u64().ok()?))
+        }
+        _ => return None,
+    };
+    Some(Record::Question(number, question))
+}
+
+fn take_answer(record: &mut Bytes) -> Option<Record> {
+    let number = record.try_get_u64().ok()?;
+    let answer = match record.try_get_u8().ok()? {
+        1 => {
+            let mut counts = [0; 6];
+            for count in &mut counts {
+                *count = record.try_get_u64().ok()?;
+            }
+            let flags = record.try_get_u8().ok()?;
+            let [sockets, seats, whole, shared, waiting, uptime] = counts;
+            let (ready, draining) = (flags & 1 != 0, flags & 2 != 0);
+            Answer::Tally(Tally { sockets, seats, whole, shared, waiting, ready, draining, uptime })
+        }
+        2 => Answer::Done,
+        3 => Answer::NotHere,
+        _ => return None,
+    };
+    Some(Record::Answer(number, answer))
+}
+
 /// Reads a record of `from`, for `to`.
 #[must_use]
 pub fn read_record(mut record: Bytes, from: NodeId, to: NodeId) -> Option<Record> {
@@ -117,6 +196,11 @@ pub fn read_record(mut record: Bytes, from: NodeId, to: NodeId) -> Option<Record
     let name = take_short(&mut record)?;
     if kind == ADAPTER {
         return Some(Record::Adapter(String::from_utf8(name.to_vec()).ok()?, record.to_vec()));
+    }
+    match kind {
+        QUESTION => return take_question(&name, &mut record),
+        ANSWER => return take_answer(&mut record),
+        _ => {}
     }
     let room = RoomName::parse(std::str::from_utf8(&name).ok()?).ok()?;
     let from = take_occupant(&mut record, from)?;
@@ -371,6 +455,21 @@ mod tests {
     }
 
     #[test]
+    fn questions_and_answers_come_out_as_they_went_in() {
+        let (a, b, peer) = (NodeId::random(), NodeId::random(), PeerId(Sid::new()));
+        let room = RoomName::parse("방 1").expect("valid");
+        for asked in [Question::Tally, Question::PutOut(peer), Question::Close(room, peer, Generation(u64::MAX))] {
+            let read = read_record(question(7, &asked).into(), a, b);
+            assert_eq!(read, Some(Record::Question(7, asked)));
+        }
+        let tally =
+            Tally { sockets: 1, seats: 2, whole: 3, shared: 4, waiting: 5, ready: true, draining: false, uptime: 6 };
+        for told in [Answer::Tally(tally), Answer::Tally(Tally::default()), Answer::Done, Answer::NotHere] {
+            assert_eq!(read_record(answer(8, &told).into(), a, b), Some(Record::Answer(8, told)));
+        }
+    }
+
+    #[test]
     fn a_letter_that_is_not_traced_costs_no_byte_and_one_whose_trace_is_of_nothing_is_read_without() {
         let (a, b) = (NodeId::random(), NodeId::random());
         let room = RoomName::parse("r").expect("valid");
@@ -382,7 +481,7 @@ mod tests {
         traced[at..at + TraceContext::BYTES].fill(0);
         assert_eq!(read_record(traced.into(), a, b), Some(Record::Letter(plain)));
         // A kind that nobody knows, traced or not.
-        for kind in [ADAPTER + 1, (ADAPTER + 1) | TRACED, ADAPTER | TRACED] {
+        for kind in [ANSWER + 1, (ANSWER + 1) | TRACED, ADAPTER | TRACED, QUESTION | TRACED] {
             let mut bytes = bytes.clone();
             bytes[0] = kind;
             assert_eq!(read_record(bytes.into(), a, b), None);
@@ -391,7 +490,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn anything_else_is_refused_and_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0..6_u8, traced: bool) {
+        fn anything_else_is_refused_and_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0..=ANSWER + 1, traced: bool) {
             let node = NodeId::random();
             let mut bytes = bytes;
             if let Some(first) = bytes.first_mut() {

@@ -37,7 +37,7 @@ use crate::{
     exchange::Addressee,
     id::{Generation, NodeId, PeerId, RoomName, SeatKey},
     metrics::Metrics,
-    rooms::{Ask, Expiry, Join, JoinOutcome, LeaveOutcome, Occupancy, Occupant, RegistryError, Role},
+    rooms::{Ask, Expiry, Join, JoinOutcome, LeaveOutcome, Occupancy, Occupant, RegistryError, Role, Taken},
 };
 
 /// Seats in one call of `assert`.
@@ -425,7 +425,8 @@ impl Partition {
                 connection,
                 &[state, nodes, leases, waiting, dead, &room_key],
                 &[
-                    self.node.as_bytes(),
+                    // An operator may free the seat of a node that is gone.
+                    who.node.0.as_str().as_bytes(),
                     who.peer.0.as_str().as_bytes(),
                     generation.as_bytes(),
                     room.as_str().as_bytes(),
@@ -484,6 +485,31 @@ impl Partition {
         });
         expiry.map_err(|error| {
             tracing::debug!(%error, "expire");
+            unavailable()
+        })
+    }
+
+    /// Who sits in a room.
+    ///
+    /// # Errors
+    /// When Redis cannot be asked, or cannot tell yet.
+    pub async fn look(&self, room: &RoomName) -> Result<Vec<Taken>, RegistryError> {
+        let unavailable = || RegistryError::Unavailable("redis is out of reach, or recovers".to_owned());
+        let Phase::Usable(standing) = self.phase.borrow().clone() else { return Err(unavailable()) };
+        let room_key = format!("{}room:{}", self.names.prefix, room.as_str());
+        let [state, nodes, leases, waiting, dead] = self.names.fixed();
+        let keep = millis(self.shared.keep());
+        let answer = scripts::LOOK
+            .call(
+                &standing.connection,
+                &[state, nodes, leases, waiting, dead, &room_key],
+                &[keep.as_bytes()],
+                self.shared.settings.patience,
+                &self.shared.metrics,
+            )
+            .await;
+        answer.and_then(|answer| taken(&answer)).map_err(|error| {
+            tracing::debug!(%error, "look");
             unavailable()
         })
     }
@@ -744,7 +770,7 @@ impl Partition {
                     room.as_str().as_bytes(),
                     seat.who.peer.0.as_str().as_bytes(),
                     generation.as_bytes(),
-                    role_text(seat.role).as_bytes(),
+                    seat.role.name().as_bytes(),
                     key.as_bytes(),
                     order.as_bytes(),
                 ]);
@@ -956,11 +982,8 @@ fn with(values: &[Value]) -> Result<(Option<Occupant>, bool), CallError> {
 }
 
 fn role(value: Option<&Value>) -> Result<Role, CallError> {
-    match text(value)? {
-        "created" => Ok(Role::Created),
-        "joined" => Ok(Role::Joined),
-        _ => Err(CallError::Form),
-    }
+    let name = text(value)?;
+    [Role::Created, Role::Joined].into_iter().find(|role| role.name() == name).ok_or(CallError::Form)
 }
 
 fn key_text(key: Option<SeatKey>) -> String {
@@ -971,9 +994,18 @@ fn millis(duration: Duration) -> String {
     duration.as_millis().to_string()
 }
 
-const fn role_text(role: Role) -> &'static str {
-    match role {
-        Role::Created => "created",
-        Role::Joined => "joined",
+/// What `look` answers.
+fn taken(answer: &[Value]) -> Result<Vec<Taken>, CallError> {
+    match text(answer.first())? {
+        "seats" => {}
+        // As good as no answer: it can be told soon.
+        "recovering" => return Err(CallError::Late),
+        _ => return Err(CallError::Form),
     }
+    let seat = |words: &[Value; 5]| {
+        let (by, away) = with(&words[..4])?;
+        Ok(Taken { by: by.ok_or(CallError::Form)?, role: role(words.get(4))?, away })
+    };
+    let (seats, rest) = answer[1..].as_chunks::<5>();
+    if rest.is_empty() { seats.iter().map(seat).collect() } else { Err(CallError::Form) }
 }

@@ -7,7 +7,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use super::lease::{Partition, partition_of};
 use crate::{
     id::RoomName,
-    rooms::{Ask, Expiry, Join, LeaveOutcome, Occupancy, Occupant, Registry, RegistryError},
+    rooms::{Ask, Expiry, Join, LeaveOutcome, Occupancy, Occupant, Registry, RegistryError, Taken},
 };
 
 /// Seats kept in Redis.
@@ -44,6 +44,10 @@ impl Registry for RedisRegistry {
 
     fn expire<'a>(&'a self, room: &'a RoomName, who: Occupant) -> BoxFuture<'a, Result<Expiry, RegistryError>> {
         self.partition(room).expire(room, who).boxed()
+    }
+
+    fn look<'a>(&'a self, room: &'a RoomName) -> BoxFuture<'a, Result<Vec<Taken>, RegistryError>> {
+        self.partition(room).look(room).boxed()
     }
 
     fn occupancy(&self) -> Occupancy {

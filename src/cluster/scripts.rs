@@ -33,6 +33,7 @@ operations! {
     RENEW = Renew: "common.lua", "regime.lua", "renew.lua";
     JOIN = Join: "common.lua", "join.lua";
     LEAVE = Leave: "common.lua", "leave.lua";
+    LOOK = Look: "common.lua", "look.lua";
     ASSERT = Assert: "common.lua", "assert.lua";
     SWEEP = Sweep: "common.lua", "sweep.lua";
     QUIT = Quit: "common.lua", "quit.lua";

@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz`, `/metrics`.
+//! `/livez`, `/readyz`, `/metrics`, and what these and the admin API ([`super::api`]) read.
 
 use std::sync::Arc;
 
@@ -9,7 +9,8 @@ use axum::{
 };
 use http::{StatusCode, header::CONTENT_TYPE};
 
-use crate::{lifecycle::Lifecycle, metrics::Metrics, signaling::Signaling};
+use super::api::{Token, Turns};
+use crate::{lifecycle::Lifecycle, metrics::Metrics, reload::Reload, signaling::Signaling};
 
 /// What the admin listener reads.
 #[derive(Debug)]
@@ -20,6 +21,12 @@ pub struct Admin {
     pub metrics: Metrics,
     /// Rooms and seats.
     pub signaling: Arc<Signaling>,
+    /// The settings in force.
+    pub reload: Arc<Reload>,
+    /// Who may use the admin API.
+    pub token: Arc<Token>,
+    /// How many may at a time.
+    pub turns: Turns,
 }
 
 /// The process runs.

@@ -12,7 +12,9 @@ use std::{
 
 use futures_util::future::{BoxFuture, FutureExt, ready};
 
-use super::{Ask, Expiry, Join, JoinOutcome, LeaveOutcome, Occupancy, Occupant, Registry, RegistryError, Role, SEATS};
+use super::{
+    Ask, Expiry, Join, JoinOutcome, LeaveOutcome, Occupancy, Occupant, Registry, RegistryError, Role, SEATS, Taken,
+};
 use crate::id::{RoomName, SeatKey};
 
 /// Enough that cores seldom meet at one lock, few enough that counting them all is cheap.
@@ -145,6 +147,14 @@ impl Registry for MemoryRegistry {
 
     fn expire<'a>(&'a self, _: &'a RoomName, _: Occupant) -> BoxFuture<'a, Result<Expiry, RegistryError>> {
         ready(Ok(Expiry::Taken)).boxed()
+    }
+
+    fn look<'a>(&'a self, room: &'a RoomName) -> BoxFuture<'a, Result<Vec<Taken>, RegistryError>> {
+        let shard = self.shard(room);
+        let seats = shard.get(room).into_iter().flat_map(|room| room.0.iter().flatten());
+        let taken = seats.map(|seat| Taken { by: seat.occupant, role: seat.role, away: false }).collect();
+        drop(shard);
+        ready(Ok(taken)).boxed()
     }
 
     fn occupancy(&self) -> Occupancy {

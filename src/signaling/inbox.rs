@@ -12,6 +12,7 @@ use std::{
 };
 
 use socketioxide_core::Str;
+use tokio::sync::oneshot;
 
 use super::{Attachments, Signaling, Step, session::Session};
 use crate::{
@@ -63,8 +64,12 @@ pub enum Item {
     Knock(RoomName),
     /// Another connection has its seat in this room.
     Superseded(RoomName),
-    /// The socket is gone: nothing comes after this.
+    /// The socket is gone: no event comes after this.
     Gone(Parting),
+    /// The operator closes this room; told is whether it sat there.
+    Close(RoomName, oneshot::Sender<bool>),
+    /// Told when all before it is done.
+    Reached(oneshot::Sender<()>),
 }
 
 /// How a socket is gone.
@@ -122,7 +127,7 @@ impl Inbox {
         let item = self.queue.pop_front();
         match &item {
             Some(Item::Event(event)) => self.bytes -= event.bytes(),
-            Some(Item::Gone(_) | Item::Knock(_) | Item::Superseded(_)) => {}
+            Some(Item::Gone(_) | Item::Knock(_) | Item::Superseded(_) | Item::Close(..) | Item::Reached(_)) => {}
             None => {
                 self.busy = false;
                 // A queue that was once long does not keep its memory.
@@ -222,6 +227,14 @@ impl Signaling {
                 Item::Knock(room) => Step::Wait(Box::pin(Arc::clone(self).knock(Arc::clone(session), room))),
                 Item::Superseded(room) => {
                     self.superseded(session, &room);
+                    Step::Done
+                }
+                Item::Close(room, done) => {
+                    Step::Wait(Box::pin(Arc::clone(self).close_seat(Arc::clone(session), room, done)))
+                }
+                Item::Reached(done) => {
+                    // Whoever waited may have lost patience.
+                    let _ = done.send(());
                     Step::Done
                 }
             };

@@ -64,7 +64,12 @@ impl Signaling {
         all
     }
 
-    async fn leave(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, parting: Parting) -> Result<(), Refusal> {
+    pub(super) async fn leave(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        parting: Parting,
+    ) -> Result<(), Refusal> {
         let reason = parting.reason;
         // From here on nothing of this room reaches the session, whatever the registry says.
         let (linked, can_come_back) = {

@@ -89,7 +89,7 @@ impl Signaling {
         if arguments.text().is_empty() {
             return Err(Refusal::new(Code::BadPayload, "a message needs at least one argument"));
         }
-        protocol::check_depth(&event.text, self.limits.depth)?;
+        protocol::check_depth(&event.text, self.limits.load().depth)?;
         if let Some(attachments) = &event.attachments {
             protocol::check_placeholders(&event.text, attachments.len())?;
         }
@@ -123,7 +123,7 @@ impl Signaling {
     ) -> Result<(), Refusal> {
         let asked = self.asked(request, ack);
         let description = arguments.description()?;
-        protocol::check_depth(description.sdp, self.limits.depth)?;
+        protocol::check_depth(description.sdp, self.limits.load().depth)?;
         let parcel = Parcel::text(reply::event(request.name(), description.sdp));
         self.relay(session, asked, Some(&description.room), &parcel)
     }
@@ -137,7 +137,7 @@ impl Signaling {
     ) -> Result<(), Refusal> {
         let asked = self.asked(Request::Candidate, ack);
         let room = arguments.candidate_room()?;
-        protocol::check_depth(arguments.text(), self.limits.depth)?;
+        protocol::check_depth(arguments.text(), self.limits.load().depth)?;
         let parcel = Parcel::text(reply::event(Request::Candidate.name(), arguments.text()));
         self.relay(session, asked, Some(&room), &parcel)
     }
@@ -205,7 +205,7 @@ impl Signaling {
         let array = parcel.array.clone();
         let attachments: Vec<Bytes> = parcel.attachments.iter().flatten().cloned().collect();
         let bytes = array.len() + attachments.iter().map(Bytes::len).sum::<usize>();
-        let bound = self.limits.outbound_bytes / 4;
+        let bound = self.limits.load().outbound_bytes / 4;
         let tally = Arc::new(Mutex::new((remote.len(), outcome)));
         for (room, to) in remote {
             let urgent = session.sent_away(bytes, bound) || asked.ack.is_some();
@@ -304,7 +304,7 @@ impl Signaling {
 
     /// Makes the sender on another node wait while `receiver` is behind.
     pub(super) fn pace_elsewhere(self: &Arc<Self>, from: Occupant, room: &RoomName, receiver: &Arc<Session>) {
-        let behind = self.limits.outbound_bytes as u64 / 2;
+        let behind = self.limits.load().outbound_bytes as u64 / 2;
         if receiver.flow().waiting() <= behind || receiver.flow().is_stalled() || receiver.set_holds_senders(true) {
             return;
         }
@@ -342,7 +342,7 @@ impl Signaling {
 
     /// Makes `sender` wait while `receiver` is behind, as long as that helps.
     fn pace(self: &Arc<Self>, sender: &Arc<Session>, receiver: &Arc<Session>) {
-        let behind = self.limits.outbound_bytes as u64 / 2;
+        let behind = self.limits.load().outbound_bytes as u64 / 2;
         if receiver.flow().waiting() <= behind || receiver.flow().is_stalled() || sender.flow().is_paused() {
             return;
         }

@@ -66,6 +66,21 @@ impl Signaling {
         });
     }
 
+    /// Gives up the seat of `lost`, if it is kept here, and tells why; tells whether it was.
+    pub(super) async fn close_kept(self: &Arc<Self>, room: &RoomName, lost: Occupant, reason: ByeReason) -> bool {
+        match lock(&self.kept).get_mut(&(room.clone(), lost)) {
+            Some(kept) => kept.reason = reason,
+            None => return false,
+        }
+        self.give_up_kept(room, lost).await;
+        true
+    }
+
+    /// The seats that are kept here: whose, in which room, and who else is there.
+    pub(super) fn kept_seats(&self) -> Vec<(RoomName, Occupant, Option<Occupant>)> {
+        lock(&self.kept).iter().map(|((room, lost), kept)| (room.clone(), *lost, kept.other)).collect()
+    }
+
     async fn give_up_kept(self: &Arc<Self>, room: &RoomName, lost: Occupant) {
         let Some(kept) = self.take_kept(room, lost) else { return };
         let left = self.registry.leave(room, lost).await;

@@ -239,7 +239,8 @@ impl Session {
     /// `bytes` have their receipt.
     pub fn received_there(&self, bytes: usize, bound: usize) {
         let before = self.under_way.fetch_sub(bytes, Ordering::AcqRel);
-        if before > bound / 2 && before - bytes <= bound / 2 {
+        // The bound may be another than when a hold began: with nothing under way any more, none lasts.
+        if before == bytes || before > bound / 2 && before - bytes <= bound / 2 {
             lock(&self.holds).under_way = None;
         }
     }

@@ -9,7 +9,10 @@
 //! other way.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Instant, SystemTime},
 };
 
@@ -82,7 +85,8 @@ pub struct Tracer(Option<Arc<Sampled>>);
 
 #[derive(Debug)]
 struct Sampled {
-    sampler: Sampler,
+    /// The share of traces that are sampled: the bits of an `f64`.
+    ratio: AtomicU64,
     ids: RandomIdGenerator,
     scope: InstrumentationScope,
     ended: mpsc::Sender<SpanData>,
@@ -94,8 +98,15 @@ impl Tracer {
     #[must_use]
     pub fn new(ratio: f64, ended: mpsc::Sender<SpanData>, dropped: IntCounter) -> Self {
         let scope = InstrumentationScope::builder("duet").with_version(env!("CARGO_PKG_VERSION")).build();
-        let (sampler, ids) = (Sampler::TraceIdRatioBased(ratio), RandomIdGenerator::default());
-        Self(Some(Arc::new(Sampled { sampler, ids, scope, ended, dropped })))
+        let (ratio, ids) = (AtomicU64::new(ratio.to_bits()), RandomIdGenerator::default());
+        Self(Some(Arc::new(Sampled { ratio, ids, scope, ended, dropped })))
+    }
+
+    /// Samples another share from here on, if there are traces at all.
+    pub fn set_ratio(&self, ratio: f64) {
+        if let Some(sampled) = &self.0 {
+            sampled.ratio.store(ratio.to_bits(), Ordering::Relaxed);
+        }
     }
 
     /// The first span of a trace, since then; none if this one is not sampled.
@@ -134,7 +145,8 @@ impl Sampled {
     fn begin(&self, since: Instant) -> Option<Span> {
         let trace = self.ids.new_trace_id();
         // The others of its arguments make no difference to this sampler.
-        let sampling = self.sampler.should_sample(None, trace, "", &Kind::Internal, &[], &[]);
+        let sampler = Sampler::TraceIdRatioBased(f64::from_bits(self.ratio.load(Ordering::Relaxed)));
+        let sampling = sampler.should_sample(None, trace, "", &Kind::Internal, &[], &[]);
         let context = TraceContext { trace, span: self.ids.new_span_id() };
         (sampling.decision == SamplingDecision::RecordAndSample).then_some(Span {
             context,
@@ -201,6 +213,15 @@ mod tests {
             let sampled = (0..10_000).filter(|_| tracer.begin(Instant::now()).is_some()).count();
             assert!(between.contains(&sampled), "{ratio}: {sampled}");
         }
+    }
+
+    #[test]
+    fn the_share_can_be_changed() {
+        let (tracer, ..) = tracer(0.0, 1);
+        assert!(tracer.begin(Instant::now()).is_none());
+        tracer.set_ratio(1.0);
+        assert!(tracer.begin(Instant::now()).is_some());
+        Tracer::default().set_ratio(1.0);
     }
 
     #[test]

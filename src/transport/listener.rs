@@ -30,6 +30,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     proxy::{self, Header},
+    tls::Certificates,
     visitor::Peer,
     wire::{Wire, WireContext},
 };
@@ -58,6 +59,8 @@ pub struct Door {
     pub trusted: Networks,
     /// Whether those begin each connection with that word.
     pub announced: bool,
+    /// What connections are secured with, after that word; none where they are not.
+    pub tls: Option<Arc<Certificates>>,
 }
 
 impl Door {
@@ -238,7 +241,7 @@ impl Connection {
     {
         let Self { stream, mut peer, options, door, mut place, guest, context } = self;
         let mut wire = Wire::new(stream, context);
-        if let Some(door) = door.filter(|door| door.announced && door.trusted.contain(peer.ip())) {
+        if let Some(door) = door.as_deref().filter(|door| door.announced && door.trusted.contain(peer.ip())) {
             let announced = tokio::time::timeout(options.header_timeout, announced(&mut wire));
             let announced = tokio::select! {
                 announced = announced => announced??,
@@ -251,6 +254,18 @@ impl Connection {
                     door.limiter.count(limit, LimitedBy::Close);
                     return Ok(());
                 }
+            }
+        }
+        if let Some(tls) = door.as_deref().and_then(|door| door.tls.as_deref()) {
+            // Boxed: what comes after it would otherwise take as much memory as it does.
+            let secured = Box::pin(wire.secure(tls, options.header_timeout));
+            let secured = tokio::select! {
+                secured = secured => secured,
+                () = guest.leave.notified() => false,
+                () = stop.cancelled() => false,
+            };
+            if !secured {
+                return Ok(());
             }
         }
         let routes = TowerToHyperService::new(service);

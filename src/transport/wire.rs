@@ -1,7 +1,7 @@
 //! The byte stream of one connection.
 //!
-//! A [`Wire`] adds to a TCP stream what TCP alone does not give: it ends when nothing is taken for too long although
-//! something waits, it can be paused and closed from outside through its [`Flow`], and it counts.
+//! A [`Wire`] adds to a TCP stream, plain or under TLS, what TCP alone does not give: it ends when nothing is taken for too
+//! long although something waits, it can be paused and closed from outside through its [`Flow`], and it counts.
 
 use std::{
     cell::RefCell,
@@ -22,7 +22,10 @@ use tokio::{
     time::Sleep,
 };
 
-use super::flow::Flow;
+use super::{
+    flow::Flow,
+    tls::{Certificates, Session},
+};
 use crate::{
     limits::{Limiter, pace::Meter},
     metrics::{Limit, LimitedBy},
@@ -63,7 +66,7 @@ impl WireContext {
 /// One connection. Kept in a box: the libraries above copy it into several futures.
 #[derive(Debug)]
 pub struct Wire {
-    stream: Arc<TcpStream>,
+    stream: Stream,
     context: Arc<WireContext>,
     /// The session it carries, once it carries one.
     flow: Option<Arc<Flow>>,
@@ -85,6 +88,12 @@ pub struct Wire {
     yielded: bool,
 }
 
+#[derive(Debug)]
+enum Stream {
+    Plain(Arc<TcpStream>),
+    Tls(Box<Session>),
+}
+
 impl Drop for Wire {
     fn drop(&mut self) {
         if let Some(carrying) = &self.carrying {
@@ -102,7 +111,7 @@ impl Wire {
     #[must_use]
     pub fn new(stream: TcpStream, context: Arc<WireContext>) -> Self {
         Self {
-            stream: Arc::new(stream),
+            stream: Stream::Plain(Arc::new(stream)),
             context,
             flow: None,
             read_ahead: Bytes::new(),
@@ -113,6 +122,20 @@ impl Wire {
             dense: false,
             full: false,
             yielded: false,
+        }
+    }
+
+    /// Puts TLS below, as soon as the client has done its part: what was read ahead so far belongs to that. Tells whether it did
+    /// so within `patience`; if not, the connection is of no use.
+    pub(super) async fn secure(&mut self, certificates: &Certificates, patience: Duration) -> bool {
+        let Stream::Plain(stream) = &self.stream else { return false };
+        let ahead = std::mem::take(&mut self.read_ahead);
+        match certificates.accept(Arc::clone(stream), ahead, Arc::clone(&self.context), patience).await {
+            Some(session) => {
+                self.stream = Stream::Tls(session);
+                true
+            }
+            None => false,
         }
     }
 
@@ -147,11 +170,12 @@ impl Wire {
 
     /// The wire carries the session of `flow` from now on, and counts in `carrying`; `read_ahead` comes before what is
     /// still to be read. With `lane`, packets may be written straight to it: only for a session that never was anything
-    /// but a WebSocket, of which nothing can still be on another way.
+    /// but a WebSocket, of which nothing can still be on another way. Under TLS there is none: whatever is written has to go
+    /// through the session, which belongs to the library's writer.
     pub fn carry(&mut self, flow: Arc<Flow>, lane: bool, read_ahead: Bytes, carrying: IntGauge) {
         carrying.inc();
-        if lane {
-            flow.lane().open(Arc::clone(&self.stream), self.context.sent.clone());
+        if let (true, Stream::Plain(stream)) = (lane, &self.stream) {
+            flow.lane().open(Arc::clone(stream), self.context.sent.clone());
         }
         self.flow = Some(flow);
         if !read_ahead.is_empty() {
@@ -169,13 +193,20 @@ impl Wire {
             static INCOMING: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
         }
         INCOMING.with_borrow_mut(|incoming| {
-            let bytes = ready!(receive(&self.stream, cx, incoming))?;
+            let bytes = match &mut self.stream {
+                Stream::Plain(stream) => {
+                    let bytes = ready!(receive(stream, cx, incoming))?;
+                    self.context.received.inc_by(bytes as u64);
+                    bytes
+                }
+                // It counts what comes over the network itself.
+                Stream::Tls(session) => ready!(session.receive(cx, incoming))?,
+            };
             let (now, later) = incoming[..bytes].split_at(bytes.min(buf.remaining()));
             buf.put_slice(now);
             if !later.is_empty() {
                 self.read_ahead = Bytes::copy_from_slice(later);
             }
-            self.context.received.inc_by(bytes as u64);
             self.full = bytes == incoming.len();
             self.meter(&incoming[..bytes]);
             Poll::Ready(Ok(()))
@@ -191,11 +222,33 @@ impl Wire {
 
     /// What a write came to: counts the bytes, or watches the clock while none is taken.
     fn written(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = result {
+            self.context.sent.inc_by(bytes as u64);
+        }
+        self.attempted(cx, result)
+    }
+
+    /// As `written`, of a session, which counts its own bytes and may have taken some of what it had before. `before`: how
+    /// many it had sent then.
+    fn attempted_over<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        before: u64,
+        result: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if let Stream::Tls(session) = &self.stream
+            && session.sent() > before
+        {
+            self.stall = None;
+        }
+        self.attempted(cx, result)
+    }
+
+    fn attempted<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match result {
-            Poll::Ready(Ok(bytes)) => {
+            Poll::Ready(Ok(done)) => {
                 self.stall = None;
-                self.context.sent.inc_by(bytes as u64);
-                Poll::Ready(Ok(bytes))
+                Poll::Ready(Ok(done))
             }
             Poll::Ready(Err(error)) => {
                 if let Some(flow) = &self.flow {
@@ -269,9 +322,14 @@ impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.closed()?;
-        let result = match &this.flow {
-            Some(flow) => flow.poll_write(cx, &this.stream, buf),
-            None => write(&this.stream, cx, |stream| stream.try_write(buf)),
+        let result = match (&mut this.stream, &this.flow) {
+            (Stream::Plain(stream), Some(flow)) => flow.poll_write(cx, stream, buf),
+            (Stream::Plain(stream), None) => write(stream, cx, |stream| stream.try_write(buf)),
+            (Stream::Tls(session), flow) => {
+                let before = session.sent();
+                let result = session.poll_write(cx, flow.as_deref(), buf);
+                return this.attempted_over(cx, before, result);
+            }
         };
         this.written(cx, result)
     }
@@ -281,31 +339,51 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.flow.is_some() {
+        if !self.is_write_vectored() {
             let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
             return self.poll_write(cx, first);
         }
         let this = self.get_mut();
-        let result = write(&this.stream, cx, |stream| stream.try_write_vectored(bufs));
+        let result = match &this.stream {
+            Stream::Plain(stream) => write(stream, cx, |stream| stream.try_write_vectored(bufs)),
+            Stream::Tls(_) => return Poll::Ready(Ok(0)),
+        };
         this.written(cx, result)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.flow.is_none()
+        self.flow.is_none() && matches!(self.stream, Stream::Plain(_))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A TCP stream has nothing to flush.
-        Poll::Ready(self.closed())
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.closed()?;
+        match &mut this.stream {
+            // A TCP stream has nothing to flush.
+            Stream::Plain(_) => Poll::Ready(Ok(())),
+            Stream::Tls(session) => {
+                let before = session.sent();
+                let result = session.poll_flush(cx, this.flow.as_deref());
+                this.attempted_over(cx, before, result)
+            }
+        }
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(SockRef::from(&*self.stream).shutdown(Shutdown::Write))
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        match &mut this.stream {
+            Stream::Plain(stream) => Poll::Ready(SockRef::from(&**stream).shutdown(Shutdown::Write)),
+            Stream::Tls(session) => {
+                let before = session.sent();
+                let result = session.poll_shutdown(cx);
+                this.attempted_over(cx, before, result)
+            }
+        }
     }
 }
 
 /// Writes as soon as the socket takes something.
-fn write(
+pub(super) fn write(
     stream: &TcpStream,
     cx: &mut Context<'_>,
     attempt: impl Fn(&TcpStream) -> io::Result<usize>,
@@ -323,7 +401,7 @@ fn write(
 ///
 /// Fewer bytes than that are all there are: the socket then counts as empty until the kernel says otherwise, which saves
 /// the call that would find out. (`TcpStream::poll_read` does the same, but wants the stream to itself.)
-fn receive(stream: &TcpStream, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+pub(super) fn receive(stream: &TcpStream, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
     loop {
         ready!(stream.poll_read_ready(cx))?;
         let mut received = None;

@@ -3,11 +3,12 @@
 
 use std::{process::Command, time::Duration};
 
-use duet::{config::Ice, node::Node};
+use duet::node::Node;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Client, Heard, PATIENCE, cluster::Variables, get, http, node, process::NodeProcess, turn::Coturn, wait_until,
+    Client, Heard, PATIENCE, cluster::Variables, get, http, node, process::NodeProcess, settings, turn::Coturn,
+    wait_until,
 };
 
 const SECRET: &str = "north-of-the-river";
@@ -134,15 +135,14 @@ async fn a_secret_takes_the_place_of_another_without_a_refusal() {
     let mut client = Client::connect(&node).await;
     let old = servers_of_join(&mut client, "foo").await;
     write(&[SECRET, OTHER_SECRET]);
-    let settings = Ice {
-        stun: String::new(),
-        turn: url.clone(),
-        secret: String::new(),
-        secret_file: path.into(),
-        lifetime: Duration::from_mins(1),
-        user_prefix: "again".into(),
-    };
-    node.reload_ice(&settings).expect("reloaded");
+    let changed = settings(&[
+        ("DUET_ICE__TURN", &*url),
+        ("DUET_ICE__SECRET_FILE", path),
+        ("DUET_ICE__LIFETIME", "1m"),
+        ("DUET_ICE__USER_PREFIX", "again"),
+    ]);
+    let names = node.reload(|| Ok(changed)).await.expect("reloaded");
+    assert_eq!(names, ["ice.lifetime", "ice.user_prefix"]);
     let new = servers_of_join(&mut client, "foo").await;
     assert!(user(&new).starts_with("again-"), "{new}");
     for servers in [&old, &new] {

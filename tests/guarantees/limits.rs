@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use duet::{config::Settings, node::Node};
+use duet::node::Node;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::support::{
-    Client, Heard, PATIENCE, get, http, metric, node, process::NodeProcess, seat, stream_from, wait_until,
+    Client, Heard, PATIENCE, get, http, metric, node, process::NodeProcess, seat, settings, stream_from, wait_until,
 };
 
 /// What the limit did, as its counter tells.
@@ -300,16 +300,16 @@ async fn limits_can_be_replaced_while_sockets_are_connected() {
     let node = node(&[]).await;
     let (mut a, mut b) = (Client::connect(&node).await, Client::connect(&node).await);
     seat(&mut a, &mut b, "r").await;
-    let with = |key: &str, value: &str| {
-        let environment = std::collections::HashMap::from([(key.to_owned(), value.to_owned())]);
-        Settings::load(None, environment).expect("settings").limits
+    let reload = async |key: &str, value: &str| {
+        let changed = settings(&[(key, value)]);
+        node.reload(|| Ok(changed)).await.expect("reloaded")
     };
-    node.reload_limits(&with("DUET_LIMITS__ROOMS_PER_SOCKET", "1"));
+    assert_eq!(reload("DUET_LIMITS__ROOMS_PER_SOCKET", "1").await, ["limits.rooms_per_socket"]);
     assert_eq!(a.call(&json!(["create or join", "second"])).await["code"], "too_many_rooms");
-    node.reload_limits(&with("DUET_LIMITS__SOCKETS", "2"));
+    assert_eq!(reload("DUET_LIMITS__SOCKETS", "2").await, ["limits.rooms_per_socket", "limits.sockets"]);
     assert_eq!(a.call(&json!(["create or join", "second"])).await["outcome"], "created");
     assert_eq!(Client::connect_from("127.0.0.2", node.public).await.err(), Some(503));
-    node.reload_limits(&with("DUET_LIMITS__SOCKETS", "0"));
+    assert_eq!(reload("DUET_LIMITS__SOCKETS", "0").await, ["limits.sockets"]);
     assert!(Client::connect_from("127.0.0.2", node.public).await.is_ok());
     assert_eq!(a.call(&json!(["message", 1])).await["ok"], true);
     node.stop().await;

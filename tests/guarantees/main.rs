@@ -1,6 +1,7 @@
 //! What duet guarantees, one file a guarantee, in one program (one is linked more quickly than many).
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "test code")]
 
+mod admin_api;
 mod admission;
 mod cluster;
 mod connections;
@@ -18,4 +19,5 @@ mod resume;
 mod slow_receiver;
 mod support;
 mod support_works;
+mod tls;
 mod traces;

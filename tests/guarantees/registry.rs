@@ -11,7 +11,7 @@ use std::{
 use duet::{
     cluster::{Cluster, topology::Deployment},
     config::Settings,
-    exchange::{Addressee, Delivery, Letter},
+    exchange::{Addressee, Delivery, Letter, Question, Reply},
     id::{Generation, NodeId, PeerId, RoomName, Sid},
     lifecycle::Lifecycle,
     metrics::Metrics,
@@ -82,6 +82,25 @@ async fn a_leave_frees_only_its_own_seat(registry: Arc<dyn Registry>, node: Node
     assert_eq!(join(&*registry, "r", newer).await, JoinOutcome::Joined(b));
     assert_eq!(leave(&*registry, "r", a).await, LeaveOutcome::NotSeated);
     assert_eq!(join(&*registry, "r", stranger).await, JoinOutcome::Full);
+}
+
+async fn who_looks_sees_who_sits_there_and_changes_nothing(registry: Arc<dyn Registry>, node: NodeId) {
+    let [a, b] = [occupant(node), occupant(node)];
+    let look = async |name| {
+        let mut seats: Vec<_> = registry.look(&room(name)).await.expect("an answer");
+        seats.sort_by_key(|seat| seat.role == Role::Joined);
+        seats.into_iter().map(|seat| (seat.by, seat.role)).collect::<Vec<_>>()
+    };
+    assert_eq!(look("r").await, []);
+    join(&*registry, "r", a).await;
+    assert_eq!(look("r").await, [(a, Role::Created)]);
+    join(&*registry, "r", b).await;
+    assert_eq!(look("r").await, [(a, Role::Created), (b, Role::Joined)]);
+    assert_eq!(look("other").await, []);
+    leave(&*registry, "r", a).await;
+    assert_eq!(look("r").await, [(b, Role::Joined)]);
+    leave(&*registry, "r", b).await;
+    assert_eq!((look("r").await, registry.occupancy()), (vec![], duet::rooms::Occupancy::default()));
 }
 
 async fn many_at_once_get_two_seats(registry: Arc<dyn Registry>, node: NodeId) {
@@ -232,6 +251,7 @@ macro_rules! registry_suite {
                 joining_again_answers_as_the_first_time,
                 a_seat_that_is_left_can_be_taken,
                 a_leave_frees_only_its_own_seat,
+                who_looks_sees_who_sits_there_and_changes_nothing,
                 many_at_once_get_two_seats,
                 joins_and_leaves_at_random_never_seat_a_third,
             );
@@ -305,6 +325,7 @@ impl Addressee for Nobody {
     fn deliver(&self, _: Letter) -> Delivery {
         Delivery::NoPeer
     }
+    fn asked(&self, _: Question, _: Reply) {}
     fn node_lost(&self, _: NodeId, _: &dyn Fn(&RoomName) -> bool) {}
     fn seat_lost(&self, _: &RoomName, _: Occupant) {}
     fn left_late(&self, _: &RoomName, _: Occupant, _: Occupant) {}

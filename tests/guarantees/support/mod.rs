@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod collector;
 pub mod process;
 pub mod redis;
+pub mod tls;
 pub mod token;
 pub mod turn;
 pub mod web;
@@ -38,6 +39,11 @@ pub async fn node(settings: &[(&str, &str)]) -> Node {
             show(info);
         }));
     });
+    Node::start(self::settings(settings)).await.expect("a node")
+}
+
+/// What [`node`] starts with, to be changed while it runs.
+pub fn settings(settings: &[(&str, &str)]) -> Settings {
     let mut environment = HashMap::from([
         ("DUET_SERVER__LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
         ("DUET_ADMIN__LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
@@ -46,7 +52,7 @@ pub async fn node(settings: &[(&str, &str)]) -> Node {
         ("DUET_LIMITS__EVENTS".to_owned(), "0".to_owned()),
     ]);
     environment.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-    Node::start(Settings::load(None, environment).expect("settings")).await.expect("a node")
+    Settings::load(None, environment).expect("settings")
 }
 
 /// Waits until `condition` holds.
@@ -108,7 +114,7 @@ impl Heard {
 
 /// A Socket.IO 4 client over WebSocket.
 pub struct Client {
-    pub stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    pub stream: Box<WebSocketStream<MaybeTlsStream<TcpStream>>>,
     pub id: String,
     acks: u64,
     /// Heard while waiting for something else.
@@ -132,7 +138,8 @@ impl Client {
             let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
             let stream = TcpStream::connect(address).await.ok()?;
             let (stream, _) = tokio_tungstenite::client_async(url, MaybeTlsStream::Plain(stream)).await.ok()?;
-            let mut client = Self { stream, id: String::new(), acks: 0, kept: std::collections::VecDeque::new() };
+            let mut client =
+                Self { stream: Box::new(stream), id: String::new(), acks: 0, kept: std::collections::VecDeque::new() };
             client.frame().await?;
             client.send_text("40").await;
             client.frame().await?;
@@ -183,7 +190,8 @@ impl Client {
         let url = format!("ws://{address}/socket.io/?EIO={eio}&transport=websocket{query}");
         let stream = MaybeTlsStream::Plain(TcpStream::connect(address).await.expect("connected"));
         let (stream, _) = tokio_tungstenite::client_async(url, stream).await.expect("a WebSocket");
-        let mut client = Self { stream, id: String::new(), acks: 0, kept: std::collections::VecDeque::new() };
+        let mut client =
+            Self { stream: Box::new(stream), id: String::new(), acks: 0, kept: std::collections::VecDeque::new() };
         let open = client.frame().await.expect("open");
         let open: Value = serde_json::from_str(open.strip_prefix('0').expect("open")).expect("JSON");
         open["sid"].as_str().expect("an id").clone_into(&mut client.id);
@@ -220,34 +228,44 @@ impl Client {
     /// Connects with an `auth` in its CONNECT.
     pub async fn connect_with(address: SocketAddr, auth: &Value) -> Self {
         let stream = TcpStream::connect(address).await.expect("connected");
-        Self::opened(address, stream, &[], &auth.to_string()).await.expect("a WebSocket")
+        Self::opened(address, MaybeTlsStream::Plain(stream), &[], &auth.to_string()).await.expect("a WebSocket")
     }
 
     async fn over(address: SocketAddr, stream: TcpStream) -> Self {
+        Self::on(address, MaybeTlsStream::Plain(stream)).await
+    }
+
+    /// Connects over a connection to the public listener at `address`, secured or not.
+    pub async fn on(address: SocketAddr, stream: MaybeTlsStream<TcpStream>) -> Self {
         Self::opened(address, stream, &[], "").await.expect("a WebSocket")
     }
 
     /// Connects over `stream` with further request headers; the status of the answer when it is no WebSocket.
     pub async fn over_with(address: SocketAddr, stream: TcpStream, headers: &[(&str, &str)]) -> Result<Self, u16> {
-        Self::opened(address, stream, headers, "").await
+        Self::opened(address, MaybeTlsStream::Plain(stream), headers, "").await
     }
 
-    async fn opened(address: SocketAddr, stream: TcpStream, headers: &[(&str, &str)], auth: &str) -> Result<Self, u16> {
+    async fn opened(
+        address: SocketAddr,
+        stream: MaybeTlsStream<TcpStream>,
+        headers: &[(&str, &str)],
+        auth: &str,
+    ) -> Result<Self, u16> {
         let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
         let mut request = url.into_client_request().expect("a request");
         for (name, value) in headers {
             let name = http::HeaderName::try_from(*name).expect("a name");
             request.headers_mut().append(name, value.parse().expect("a value"));
         }
-        let (stream, _) =
-            tokio_tungstenite::client_async(request, MaybeTlsStream::Plain(stream)).await.map_err(|error| {
-                match error {
-                    tungstenite::Error::Http(answer) => answer.status().as_u16(),
-                    // Closed without an answer.
-                    _ => 0,
-                }
-            })?;
-        let mut client = Self { stream, id: String::new(), acks: 0, kept: std::collections::VecDeque::new() };
+        let (stream, _) = tokio_tungstenite::client_async(request, stream).await.map_err(|error| {
+            match error {
+                tungstenite::Error::Http(answer) => answer.status().as_u16(),
+                // Closed without an answer.
+                _ => 0,
+            }
+        })?;
+        let mut client =
+            Self { stream: Box::new(stream), id: String::new(), acks: 0, kept: std::collections::VecDeque::new() };
         assert!(client.frame().await.expect("open").starts_with('0'));
         client.send_text(&format!("40{auth}")).await;
         let connected = client.frame().await.expect("connected");

@@ -108,6 +108,11 @@ impl NodeProcess {
         assert!(self.child.wait().expect("ended").success(), "{}", self.log());
     }
 
+    /// Asks it to read its settings again.
+    pub fn hang_up(&self) {
+        self.signal(Signal::SIGHUP);
+    }
+
     pub fn freeze(&self) {
         self.signal(Signal::SIGSTOP);
     }
