@@ -121,7 +121,10 @@ export class DuetRoom {
       if (this.#state === "refused") this.#ask();
       return;
     }
-    if (this.#socket) return this.retryNow();
+    if (this.#socket) {
+      if (this.#state === "refused") this.#become("connecting");
+      return this.retryNow();
+    }
     this.#watch(true);
     this.#connect();
   }
@@ -244,13 +247,22 @@ export class DuetRoom {
       this.#ask();
     });
     on("disconnect", (reason) => this.#lost(reason));
-    on("connect_error", (error) => {
+    // A refusal in words, unlike a broken line, ends Socket.IO's own attempts.
+    const turnedAway = (/** @type {any} */ why) => {
+      if (why?.retryable === false) {
+        // Clients 3.x would try again all the same.
+        socket.disconnect();
+        return this.#refused(why);
+      }
       this.#emit("unreachable");
-      // A refusal in words, unlike a broken line, ends Socket.IO's own attempts.
-      if (socket.active === false) this.#comeLater(error?.data?.retry_after_ms);
+      this.#comeLater();
+    };
+    on("connect_error", (error) => {
+      if (socket.active === false || error?.data !== undefined) turnedAway(error.data);
+      else this.#emit("unreachable");
     });
     // The same, as clients 2.x tell it.
-    on("error", () => !socket.connected && this.#comeLater());
+    on("error", (error) => !socket.connected && turnedAway(error?.data));
     // The node is about to close this connection; another is there, but not for all at once.
     on("draining", (when) => {
       if (!Number.isFinite(when?.delay_ms)) return;
@@ -401,9 +413,8 @@ export class DuetRoom {
     if (reason === "io server disconnect") this.#comeLater();
   }
 
-  /** @param {number} [least] */
-  #comeLater(least = 0) {
-    const ms = Math.max(least, this.#drainMs, KICKED_MS.least + Math.random() * KICKED_MS.spread);
+  #comeLater() {
+    const ms = Math.max(this.#drainMs, KICKED_MS.least + Math.random() * KICKED_MS.spread);
     this.#start("comeback", ms, () => this.#socket?.connect());
   }
 

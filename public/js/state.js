@@ -211,7 +211,8 @@ function seated(state, outcome) {
 /** @param {State} state @param {string} code @param {boolean} again  it is asked again by itself @returns {{ state: State, effects: Effect[] }} */
 function refused(state, code, again) {
   if (again) return { state: { ...state, seat: "deferred", refusal: code }, effects: [] };
-  if (code !== "full") return { state: { ...state, seat: "refused", refusal: code }, effects: [] };
+  // It may have been said at the door, to a connection that never was.
+  if (code !== "full") return { state: { ...state, server: "up", seat: "refused", refusal: code }, effects: [] };
   // Who is still in the call means to stay in it.
   return { state: { ...state, seat: "full", refusal: code }, effects: flows(state) ? [{ do: "wait" }] : [] };
 }

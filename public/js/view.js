@@ -133,6 +133,8 @@ export function createView(report) {
     setText(el("chip-text"), t(status.chip));
 
     const together = ["connecting", "connected", "interrupted", "failed"].includes(state.peer);
+    // Whoever has no seat knows of nobody.
+    el("people").hidden = ["full", "waiting", "refused", "deferred"].includes(state.seat) && !together;
     setText(el("people-text"), t(together ? "people.two" : "people.one"));
 
     const video = el("remote-video");

@@ -1,6 +1,7 @@
 /** The client library: a seat is kept through what happens to its connection, and what was said is not lost. */
 
 import assert from "node:assert/strict";
+import { createHmac } from "node:crypto";
 import { copyFile, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join as pathJoin } from "node:path";
@@ -237,6 +238,29 @@ test("what is kept is bounded, given up on request, and never reaches the next p
   await until("it is heard", () => stranger.heard().length > 0);
   assert.deepEqual(stranger.heard(), [["to you"]]);
 });
+
+for (const version of ["2.5", "3.1", "4.8"]) {
+  test(`who is turned away at the door is told why, and may come again with what was missing (${version})`, async (t) => {
+    const secret = "a secret that is long enough, by far";
+    const { url } = await startServer(t, { DUET_ADMISSION__JWT_SECRET: secret });
+    const own = version.startsWith("2") ? { query: {} } : { auth: {} };
+    const room = open(t, t.name, { url, version, socket: own });
+    room.join();
+    await room.is("refused");
+    const { message, ...told } = room.story.at(-1)[1];
+    assert.deepEqual(told, { code: "unauthorized", retryable: false, retryInMs: null });
+    const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+    const body = `${part({ alg: "HS256" })}.${part({ sub: "somebody", rooms: [t.name], exp: Date.now() / 1000 + 60 })}`;
+    const token = `${body}.${createHmac("sha256", secret).update(body).digest("base64url")}`;
+    const next = open(t, t.name, { url, version, socket: version.startsWith("2") ? { query: { token } } : { auth: { token } } });
+    next.join();
+    await next.is("alone");
+    if (version.startsWith("2")) return;
+    own.auth.token = token;
+    room.join();
+    await together(room, next);
+  });
+}
 
 test("a token that is stale is no matter", async (t) => {
   const storage = tab();
