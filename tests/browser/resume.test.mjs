@@ -4,8 +4,12 @@
  */
 
 import assert from "node:assert/strict";
+import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join as pathJoin } from "node:path";
 import { after, test } from "node:test";
 import { setTimeout as pass } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import { startLine } from "../clients/support/line.mjs";
 import {
   PHONE,
@@ -30,6 +34,8 @@ import {
 
 const skip = process.env.DUET_BIN ? false : "DUET_BIN is not set";
 const browser = skip ? null : await startBrowser({ after });
+
+const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 
 // Every server here ends with its test, and before the pages do.
 const tolerate = SERVER_GONE;
@@ -255,4 +261,33 @@ test("hanging up gives the seat to the next at once", { skip }, async (t) => {
   await joinRoom(third, url, "leave");
   await Promise.all([sees(first), sees(third)]);
   assert.equal(await second.evaluate(() => Object.keys(sessionStorage).filter((key) => key.includes("seat")).length), 0);
+});
+
+test("the document's own page has a connection, and another after a reload", { skip }, async (t) => {
+  const home = await mkdtemp(pathJoin(tmpdir(), "duet-example-"));
+  t.after(() => rm(home, { recursive: true, force: true }));
+  const [, example] = /```js\n(.*?)```/s.exec(await readFile(pathJoin(ROOT, "docs/CLIENT.md"), "utf8"));
+  await mkdir(pathJoin(home, "js"));
+  await cp(pathJoin(ROOT, "public/js/duet.js"), pathJoin(home, "js/duet.js"));
+  await writeFile(pathJoin(home, "js/example.js"), example);
+  await writeFile(
+    pathJoin(home, "index.html"),
+    '<!doctype html><title>.</title><link rel="icon" href="data:,"><script type="module" src="/js/example.js"></script>',
+  );
+  const { url } = await startServer(t, { DUET_PAGE__DIRECTORY: home });
+  const first = await person(t);
+  await first.goto(url);
+  const second = await person(t);
+  await second.goto(url);
+  const connected = (page) => until("they are connected", () => page.evaluate(() => window.connections.at(-1)?.connectionState === "connected"));
+  await Promise.all([first, second].map(connected));
+  for (const page of [first, second]) {
+    const before = await Promise.all([first, second].map((one) => one.evaluate(() => window.connections.length)));
+    await page.reload();
+    await until("the other has a fresh one", async () => {
+      const other = page === first ? second : first;
+      return (await other.evaluate(() => window.connections.length)) > before[page === first ? 1 : 0];
+    });
+    await Promise.all([first, second].map(connected));
+  }
 });
