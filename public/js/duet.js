@@ -208,7 +208,7 @@ export class DuetRoom {
         // Closed without a word, as if it had broken: the server keeps the seat.
         if (this.#line === line && socket.connected) socket.io.engine.close();
       }, timeoutMs);
-      socket.emit("create or join", this.#name, (/** @type {any} */ answer) => {
+      socket.emit("create or join", this.#name, {}, (/** @type {any} */ answer) => {
         clearTimeout(timer);
         if (this.#line !== line || !this.#seated) return resolve(null);
         if (answer?.ok && (answer.resume ?? null) !== this.#token) this.#seat(answer);

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { call, hears, joinRoom, keep, person, received, sees, startBrowser, startServer, status, until } from "./support.mjs";
+import { SERVER_GONE, call, hears, joinRoom, keep, person, received, sees, startBrowser, startServer, status, until } from "./support.mjs";
 
 const { url } = await startServer({ after });
 const browser = await startBrowser({ after }, { flags: ["--auto-select-desktop-capture-source=Entire screen"] });
@@ -85,7 +85,7 @@ for (const [what, end] of [
 ]) {
   test(`a tab that is ${what} is waited for, and then told to have left`, async (t) => {
     const hasty = await startServer(t, { DUET_SEATS__GRACE: "3s" });
-    const { first, second } = await call(t, browser, hasty.url, what);
+    const { first, second } = await call(t, browser, hasty.url, what, { tolerate: SERVER_GONE });
     await end(second);
     await status(first, /coming back|reconnecting/);
     await status(first, "The other person left");

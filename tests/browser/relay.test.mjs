@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { call, hears, received, sees, startBrowser, startCoturn, startServer, until } from "./support.mjs";
+import { SERVER_GONE, call, hears, received, sees, startBrowser, startCoturn, startServer, until } from "./support.mjs";
 
 const skip = process.env.DUET_BIN ? false : "DUET_BIN is not set";
 const SECRET = "north-of-the-river";
@@ -35,7 +35,7 @@ function allocations(coturn, username) {
 
 test("two people who may only use a relay see and hear each other", { skip }, async (t) => {
   const { coturn, url } = await startAll(t);
-  const { first, second } = await call(t, browser, url, "relayed?relay");
+  const { first, second } = await call(t, browser, url, "relayed?relay", { tolerate: SERVER_GONE });
   await Promise.all([hears(first), hears(second)]);
   for (const page of [first, second]) {
     assert.deepEqual(await way(page), ["relay", "relay"]);
@@ -46,13 +46,13 @@ test("two people who may only use a relay see and hear each other", { skip }, as
 
 test("people who can reach each other do without the relay", { skip }, async (t) => {
   const { url } = await startAll(t);
-  const { first, second } = await call(t, browser, url, "direct");
+  const { first, second } = await call(t, browser, url, "direct", { tolerate: SERVER_GONE });
   for (const page of [first, second]) assert.ok(!(await way(page)).includes("relay"), await way(page));
 });
 
 test("a call that outlives its credentials gets others, and a new start goes through the relay", { skip }, async (t) => {
   const { coturn, url } = await startAll(t, { DUET_ICE__LIFETIME: "15s" });
-  const { first, second } = await call(t, browser, url, "long?relay");
+  const { first, second } = await call(t, browser, url, "long?relay", { tolerate: SERVER_GONE });
   const before = await Promise.all([first, second].map(username));
   const expired = (name) => Number(name.split(":")[0]) * 1000 < Date.now();
   await until("the first credentials have ended", () => before.every(expired));
@@ -74,7 +74,7 @@ test("a call that outlives its credentials gets others, and a new start goes thr
 
 test("a call that broke takes fresh credentials before it starts anew", { skip }, async (t) => {
   const { coturn, url } = await startAll(t);
-  const { first, second } = await call(t, browser, url, "broken?relay");
+  const { first, second } = await call(t, browser, url, "broken?relay", { tolerate: SERVER_GONE });
   const before = await username(first);
   const since = Date.now();
   await until("credentials would be others", () => Date.now() > since + 1000);
