@@ -14,9 +14,9 @@ ENV CARGO_NET_RETRY=5 CARGO_PROFILE_RELEASE_DEBUG=false CARGO_PROFILE_RELEASE_ST
 # Whatever duet is built of but its own code: this layer changes with the lock file only.
 COPY Cargo.toml Cargo.lock ./
 COPY loadtest/Cargo.toml loadtest/
-RUN mkdir -p src loadtest/src/bin tests/guarantees tests/model \
+RUN mkdir -p src loadtest/src/bin tests/guarantees tests/model tests/floods \
  && echo 'fn main() {}' | tee src/main.rs build.rs loadtest/src/main.rs loadtest/src/bin/bare-relay.rs \
-    tests/guarantees/main.rs tests/model/main.rs >/dev/null \
+    tests/guarantees/main.rs tests/model/main.rs tests/floods/main.rs >/dev/null \
  && touch src/lib.rs loadtest/src/lib.rs \
  && cargo build --release --locked -p duet --bin duet -p loadtest --bin loadtest \
  && rm -rf src build.rs loadtest/src target/release/.fingerprint/duet-* target/release/.fingerprint/loadtest-*
