@@ -38,6 +38,9 @@ published=$("${docker[@]}" ps --filter label=com.docker.compose.project="$COMPOS
 image=$("${docker[@]}" inspect -f '{{.Config.Image}}' "$("${compose[@]}" ps -q node1)")
 [ "$("${docker[@]}" image inspect -f '{{.Config.User}}' "$image")" = 65532:65532 ] || fail "the image runs as root"
 "${docker[@]}" run --rm --entrypoint /bin/sh "$image" -c true 2>/dev/null && fail "there is a shell in the image"
+id=$("${docker[@]}" create "$image")
+"${docker[@]}" cp "$id:/usr/share/doc/duet/sbom.cdx.json" - 2>/dev/null | grep -aq '"pkg:npm/socket.io-client@' || fail "no bill of materials in the image"
+"${docker[@]}" rm "$id" >/dev/null
 echo "image: $(($("${docker[@]}" image inspect -f '{{.Size}}' "$image") / 1048576)) MiB"
 
 said=$("${docker[@]}" run --rm -e DUET_SERVER__PORT=1 "$image" 2>&1) && fail "a bad setting does not stop the container"

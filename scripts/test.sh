@@ -45,6 +45,12 @@ step "the release build"
 cargo build --release --workspace --locked
 binary="$PWD/target/release/duet"
 
+step "what it is built of"
+DUET_BIN="$binary" scripts/test-supply-chain.sh
+
+step "strangers' input, fuzzed"
+scripts/fuzz.sh 5
+
 step "the benchmarks, in small"
 scripts/test-benchmarks.sh
 

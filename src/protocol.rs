@@ -296,8 +296,8 @@ impl ByeReason {
 
 /// The arguments of an event: the packet's array without its first element, still as text.
 ///
-/// The text is known to be a well-formed JSON array whose first element is the event's name: the parser has gone
-/// through all of it once.
+/// The text is known to be one well-formed JSON array whose first element is the event's name: the parser has gone
+/// through it once, and [`split`] has seen that nothing follows.
 #[derive(Clone, Copy)]
 pub struct Arguments<'a>(&'a str);
 
@@ -307,9 +307,13 @@ impl fmt::Debug for Arguments<'_> {
     }
 }
 
-/// An event's name and its arguments, of a packet such as `["offer",{…}]`.
+/// An event's name and its arguments, of a packet such as `["offer",{…}]` that begins with a well-formed array; none when
+/// something follows that array, which a client's parser would end its connection over.
 #[must_use]
 pub fn split(packet: &str) -> Option<(&str, Arguments<'_>)> {
+    if !is_one_array(packet) {
+        return None;
+    }
     let rest = packet.trim_ascii_start().strip_prefix('[')?.trim_ascii_start().strip_prefix('"')?;
     let (name, rest) = rest.split_once('"')?;
     // An escaped name is none of ours; `read_event` of the parser refuses it as well.
@@ -318,6 +322,15 @@ pub fn split(packet: &str) -> Option<(&str, Arguments<'_>)> {
     }
     let rest = rest.trim_ascii().strip_suffix(']')?.trim_ascii();
     Some((name, Arguments(rest.strip_prefix(',').map_or("", str::trim_ascii))))
+}
+
+/// Whether `packet`, which begins with a well-formed array, is that array and nothing more. The library's parser does not
+/// look at what follows it.
+fn is_one_array(packet: &str) -> bool {
+    let Some(last) = packet.trim_end_matches([' ', '\t', '\n', '\r']).as_bytes().split_last() else { return false };
+    // The array ends at a bracket. Nearly every packet has one alone, at its end.
+    *last.0 == b']'
+        && (memchr::memchr(b']', last.1).is_none() || serde_json::from_str::<serde::de::IgnoredAny>(packet).is_ok())
 }
 
 impl<'a> Arguments<'a> {
@@ -874,6 +887,17 @@ mod tests {
         }
         for packet in ["", "[", "[]", "[1]", r#"["\u0062ye"]"#, r#"{"a":1}"#] {
             assert!(split(packet).is_none(), "{packet}");
+        }
+    }
+
+    #[test]
+    fn nothing_may_follow_the_array() {
+        for more in [r#",["x"]"#, "]", "x]", "\u{c}", "\0", ",[]", r#"["message",1]"#] {
+            let packet = format!(r#"["message",1]{more}"#);
+            assert!(split(&packet).is_none(), "{packet}");
+        }
+        for packet in ["[\"message\",1]\r\n\t ", r#"["message","]",["]"]]"#, r#"["message",[]]"#] {
+            assert!(split(packet).is_some(), "{packet}");
         }
     }
 

@@ -178,7 +178,8 @@ fn signed(key: &hmac::Key, id: Sid, now: SystemTime, body: &[u8]) -> HeaderMap {
 }
 
 /// Understands an answer, or not.
-fn read(body: &[u8]) -> Option<Answer> {
+#[must_use]
+pub fn read(body: &[u8]) -> Option<Answer> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Said {

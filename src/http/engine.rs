@@ -104,7 +104,7 @@ impl std::fmt::Debug for Engine {
 
 /// What a request's query says, of what matters here.
 #[derive(Debug, PartialEq, Eq, Default)]
-struct Query {
+pub struct Query {
     eio3: bool,
     websocket: bool,
     base64: bool,
@@ -113,7 +113,8 @@ struct Query {
 
 impl Query {
     /// None when it is not one the library would take: then the library is to say so.
-    fn parse(query: Option<&str>) -> Option<Self> {
+    #[must_use]
+    pub fn parse(query: Option<&str>) -> Option<Self> {
         let value = |key: &str| query?.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
         // The library does not look beyond a second `=` in these two: what it would take must not pass by here.
         let word = |key: &str| value(key)?.split('=').next();
@@ -136,8 +137,15 @@ impl Query {
         })
     }
 
-    /// The same in no memory of its own.
-    fn uri(&self) -> Uri {
+    /// The session that it names.
+    #[must_use]
+    pub fn sid(&self) -> Option<Sid> {
+        self.sid
+    }
+
+    /// The same, but for the session, in no memory of its own.
+    #[must_use]
+    pub fn uri(&self) -> Uri {
         Uri::from_static(match (self.eio3, self.websocket, self.base64) {
             (false, true, _) => "/socket.io/?EIO=4&transport=websocket",
             (true, true, _) => "/socket.io/?EIO=3&transport=websocket",

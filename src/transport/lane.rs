@@ -164,7 +164,7 @@ impl Lane {
 
 /// Follows whole frames through partial writes.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Frames {
+pub struct Frames {
     /// Bytes of the frame under way that are not written yet.
     left: usize,
     /// What it carries.
@@ -189,11 +189,13 @@ enum Kind {
 
 impl Frames {
     /// Whether a frame of duet's may be written here and now.
-    fn may_be_joined(&self) -> bool {
+    #[must_use]
+    pub fn may_be_joined(&self) -> bool {
         self.left == 0 && self.connected
     }
 
-    fn wrote(&mut self, buffer: &[u8], bytes: usize) -> usize {
+    /// The first `bytes` of `buffer` were written: how many of them carry what duet sent.
+    pub fn wrote(&mut self, buffer: &[u8], bytes: usize) -> usize {
         let (mut at, mut ours) = (0, 0);
         while at < bytes {
             if self.left == 0 {

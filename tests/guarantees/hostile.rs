@@ -235,6 +235,23 @@ async fn a_binary_event_whose_placeholders_name_nothing_does_not_reach_its_peer(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_peers_parser_would_choke_on_does_not_reach_it() {
+    let node = node(&[]).await;
+    let (mut a, mut b) = pair(&node, "foo").await;
+    // The Socket.IO library reads one array, and nothing of what follows.
+    for text in [r#"["message",1],["x"]"#, r#"["message",1]]"#, r#"["message",1]x]"#, "[\"message\",1]\u{c}"] {
+        a.send_text(&format!("42{text}")).await;
+        assert_eq!(a.expect("rejected").await[0]["code"], "bad_payload", "{text}");
+        a.send_text(&format!("451-{text}")).await;
+        a.send_binary(vec![1, 2, 3]).await;
+        assert_eq!(a.expect("rejected").await[0]["code"], "bad_payload", "{text}");
+    }
+    a.send_text("42[\"message\",[1]]\r\n").await;
+    assert_eq!(b.expect("message").await, [json!([1])]);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_beyond_the_limit_close_the_connection_and_cost_no_memory() {
     let node = node(&[]).await;
     let mut witness = Witness::seat(&node).await;

@@ -200,6 +200,79 @@ fn the_readme_names_every_event_code_and_reason() {
     }
 }
 
+/// Every file below `directory` with that extension, but for what is installed or built.
+fn files(directory: &Path, extension: &str, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            if !matches!(path.file_name().and_then(|name| name.to_str()), Some("node_modules" | "target")) {
+                files(&path, extension, found);
+            }
+        } else if path.extension().is_some_and(|found| found == extension) {
+            found.push(path);
+        }
+    }
+}
+
+/// All of them in one text.
+fn texts(directories: &[&str], extension: &str) -> String {
+    let mut found = Vec::new();
+    for directory in directories {
+        files(&root().join(directory), extension, &mut found);
+    }
+    assert!(!found.is_empty());
+    found.iter().map(|file| fs::read_to_string(file).expect("a text")).collect()
+}
+
+/// What stands between two `mark`s in `text`.
+fn marked(text: &str, mark: char) -> Vec<&str> {
+    text.split(mark).skip(1).step_by(2).collect()
+}
+
+#[test]
+fn every_test_that_answers_a_threat_exists() {
+    let (rust, javascript) = (texts(&["src", "tests"], "rs"), texts(&["tests"], "mjs"));
+    let document = read("docs/THREATS.md");
+    // The tables whose last column names tests.
+    let tables = document.split("\n## ").filter(|section| section.contains(" shown by |"));
+    let mut named = 0;
+    for row in tables.flat_map(str::lines).filter(|line| line.starts_with("| ")).filter(|line| !line.ends_with("shown by |")) {
+        let shown_by = row.trim_end_matches(" |").rsplit(" | ").next().expect("a column");
+        let (tests, sentences) = (marked(shown_by, '`'), marked(shown_by, '"'));
+        assert!(!tests.is_empty() || !sentences.is_empty(), "nothing shows this: {row}");
+        named += tests.len() + sentences.len();
+        for test in tests {
+            assert!(rust.contains(&format!("fn {test}(")), "there is no test {test}");
+        }
+        for sentence in sentences {
+            assert!(javascript.contains(&format!("test(\"{sentence}\"")), "there is no test {sentence:?}");
+        }
+    }
+    assert!(named > 60, "{named}");
+}
+
+#[test]
+fn fuzz_targets_are_built_of_what_the_server_is_built_of() {
+    let packages = |lock: &str| -> BTreeSet<String> {
+        lock.split("[[package]]\n").skip(1).map(|entry| entry.lines().take(2).collect::<Vec<_>>().join(" ")).collect()
+    };
+    let name = |package: &String| package.split('"').nth(1).expect("a name").to_owned();
+    let (ours, theirs) = (packages(&read("Cargo.lock")), packages(&read("tests/fuzz/Cargo.lock")));
+    let known: BTreeSet<_> = ours.iter().map(name).collect();
+    for package in theirs.difference(&ours) {
+        assert!(!known.contains(&name(package)), "tests/fuzz/Cargo.lock has another version: {package}");
+    }
+    // Every target is built, and has something to begin with.
+    let manifest = read("tests/fuzz/Cargo.toml");
+    for entry in fs::read_dir(root().join("tests/fuzz/targets")).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let target = path.file_stem().and_then(|stem| stem.to_str()).expect("a name");
+        assert!(manifest.contains(&format!("path = \"targets/{target}.rs\"")), "{target} is not built");
+        let corpus = root().join("tests/fuzz/corpus").join(target);
+        assert!(fs::read_dir(&corpus).is_ok_and(|files| files.count() > 1), "{} is empty", corpus.display());
+    }
+}
+
 /// As much of TOML as `config/default.toml` uses: sections, keys, texts, numbers, truth values.
 mod toml_lite {
     use std::collections::BTreeMap;

@@ -16,6 +16,7 @@ mod order;
 mod process;
 mod registry;
 mod resume;
+mod secrets;
 mod slow_receiver;
 mod support;
 mod support_works;

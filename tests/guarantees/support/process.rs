@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    process::{Child, Command, Stdio},
+    process::{Child, Command},
     time::Duration,
 };
 
@@ -19,12 +19,13 @@ pub struct NodeProcess {
     pub admin: SocketAddr,
     child: Child,
     log: tempfile::NamedTempFile,
+    output: tempfile::NamedTempFile,
 }
 
 impl NodeProcess {
     /// Starts it on `redis`; it may not be ready yet.
     pub async fn start(redis: &str, settings: &Variables) -> Self {
-        let log = tempfile::NamedTempFile::new().expect("a file");
+        let [log, output] = [(); 2].map(|()| tempfile::NamedTempFile::new().expect("a file"));
         // Many a test says more at once than a client should, unless it is about the limits of that very file.
         let limits = if settings.iter().any(|(key, _)| key == "DUET_CONFIG") { None } else { Some("0") };
         let child = Command::new(env!("CARGO_BIN_EXE_duet"))
@@ -36,11 +37,11 @@ impl NodeProcess {
             .env("DUET_REDIS__URL", redis)
             .envs(limits.map(|none| ("DUET_LIMITS__EVENTS", none)))
             .envs(settings.iter().map(|(key, value)| (key, value)))
-            .stdout(Stdio::null())
+            .stdout(output.reopen().expect("the file"))
             .stderr(log.reopen().expect("the file"))
             .spawn()
             .expect("started");
-        let mut node = Self { public: ([0, 0, 0, 0], 0).into(), admin: ([0, 0, 0, 0], 0).into(), child, log };
+        let mut node = Self { public: ([0, 0, 0, 0], 0).into(), admin: ([0, 0, 0, 0], 0).into(), child, log, output };
         let listening = wait_for(|| node.line("listening")).await;
         let address = |what: &str| listening[what].as_str().expect("an address").parse().expect("an address");
         (node.public, node.admin) = (address("public"), address("admin"));
@@ -76,6 +77,11 @@ impl NodeProcess {
     /// All that it has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log.path()).expect("the log")
+    }
+
+    /// What it has written to standard output.
+    pub fn output(&self) -> String {
+        std::fs::read_to_string(self.output.path()).expect("the output")
     }
 
     /// The first logged line with that message.
