@@ -144,23 +144,39 @@ impl Signaling {
     /// When it cannot be told who sits there.
     pub async fn close_room(&self, room: &RoomName) -> Result<Wish, RegistryError> {
         let seats = self.look(room).await?;
-        let closed = seats.iter().map(|seat| async {
+        let mut answers = Vec::new();
+        // Those beside whom it is kept tell of it while they sit there.
+        for seat in seats.iter().filter(|seat| seat.away) {
+            answers.push(self.free_abandoned(room, seat, &seats).await);
+        }
+        let closed = seats.iter().filter(|seat| !seat.away).map(|seat| {
             let who = seat.by;
-            if seat.away {
-                return self.free_abandoned(room, who).await;
-            }
-            self.ask(who.node, Question::Close(room.clone(), who.peer, who.generation)).await
+            self.ask(who.node, Question::Close(room.clone(), who.peer, who.generation))
         });
-        Ok(Wish::of(futures_util::future::join_all(closed).await))
+        answers.extend(futures_util::future::join_all(closed).await);
+        Ok(Wish::of(answers))
     }
 
-    /// Frees a seat that is kept for a peer of a node that is gone.
-    async fn free_abandoned(&self, room: &RoomName, who: Occupant) -> Option<Answer> {
-        let this = self.this.upgrade()?;
+    /// Frees a seat that is kept for a peer of a node that is gone, by way of the node of the other peer, if there is one.
+    async fn free_abandoned(&self, room: &RoomName, seat: &Taken, seats: &[Taken]) -> Option<Answer> {
+        let who = seat.by;
+        if let Some(beside) = seats.iter().find(|other| !other.away && other.by.node != self.node) {
+            let question = Question::Close(room.clone(), who.peer, who.generation);
+            match self.ask(beside.by.node, question).await {
+                // It left meanwhile, or was never told.
+                Some(Answer::NotHere) => {}
+                answer => return answer,
+            }
+        }
+        self.this.upgrade()?.leave_abandoned(room, who).await
+    }
+
+    /// Gives up a seat that is kept for a peer of a node that is gone, and tells who is left.
+    async fn leave_abandoned(self: &Arc<Self>, room: &RoomName, who: Occupant) -> Option<Answer> {
         match self.registry.leave(room, who).await {
             Ok(LeaveOutcome::Left(other)) => {
                 if let Some(other) = other {
-                    this.tell_departed(room, who, other, ByeReason::Closed);
+                    self.tell_departed(room, who, other, ByeReason::Closed);
                 }
                 Some(Answer::Done)
             }
@@ -177,7 +193,7 @@ impl Signaling {
         let seats = self.look(room).await?;
         let Some(seat) = seats.iter().find(|seat| seat.by.peer == peer) else { return Ok(Wish::NotThere) };
         let answer = if seat.away {
-            self.free_abandoned(room, seat.by).await
+            self.free_abandoned(room, seat, &seats).await
         } else {
             self.ask(seat.by.node, Question::PutOut(peer)).await
         };
@@ -218,16 +234,33 @@ impl Signaling {
             },
             Question::Close(room, peer, generation) => match self.seat_holder(peer, generation) {
                 Some(session) => this.take_seat(session, room, reply),
-                None => this.free_kept(
-                    move |its, lost| *its == room && lost.peer == peer && lost.generation == generation,
-                    reply,
-                ),
+                None => match self.abandoned_beside(&room, peer, generation) {
+                    Some(who) => {
+                        let lifecycle = self.lifecycle.clone();
+                        lifecycle.spawn(async move {
+                            // Without an answer the other node takes it for one that did not come.
+                            if let Some(answer) = this.leave_abandoned(&room, who).await {
+                                reply(answer);
+                            }
+                        });
+                    }
+                    None => this.free_kept(
+                        move |its, lost| *its == room && lost.peer == peer && lost.generation == generation,
+                        reply,
+                    ),
+                },
             },
         }
     }
 
     fn seat_holder(&self, peer: PeerId, generation: Generation) -> Option<Arc<Session>> {
         self.seated_session(peer).filter(|session| session.occupant().generation == generation)
+    }
+
+    /// Who is in `room` beside a peer of this node, and is, or was, on another.
+    fn abandoned_beside(&self, room: &RoomName, peer: PeerId, generation: Generation) -> Option<Occupant> {
+        let is_it = |other: &Occupant| (other.peer, other.generation) == (peer, generation) && other.node != self.node;
+        self.sessions().iter().find_map(|session| seat_in(&mut session.seats(), room)?.other().filter(is_it))
     }
 
     fn connected_session(&self, peer: PeerId) -> Option<Arc<Session>> {
