@@ -236,7 +236,9 @@ fn every_test_that_answers_a_threat_exists() {
     // The tables whose last column names tests.
     let tables = document.split("\n## ").filter(|section| section.contains(" shown by |"));
     let mut named = 0;
-    for row in tables.flat_map(str::lines).filter(|line| line.starts_with("| ")).filter(|line| !line.ends_with("shown by |")) {
+    for row in
+        tables.flat_map(str::lines).filter(|line| line.starts_with("| ")).filter(|line| !line.ends_with("shown by |"))
+    {
         let shown_by = row.trim_end_matches(" |").rsplit(" | ").next().expect("a column");
         let (tests, sentences) = (marked(shown_by, '`'), marked(shown_by, '"'));
         assert!(!tests.is_empty() || !sentences.is_empty(), "nothing shows this: {row}");

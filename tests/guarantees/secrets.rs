@@ -216,7 +216,9 @@ async fn nothing_secret_and_nothing_of_a_call_is_logged_at_any_level() {
     let token = |end: u64| signer.token(&json!({"sub": "mk-subject", "exp": end, "rooms": ["mk-room", "mk-other"]}));
     let (good, late) = (token(now() + 3600), token(now() - 3600));
     let forged = Signer::hs256("mk-another-secret-0123456789abcdef").token(&json!({"sub": "mk-subject"}));
-    [&good, &late, &forged].map(|token| secrets.add_token(token));
+    for token in [&good, &late, &forged] {
+        secrets.add_token(token);
+    }
     let auth = json!({ "token": good });
 
     // Turned away, and let in, by every transport.
