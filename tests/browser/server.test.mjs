@@ -55,6 +55,7 @@ test("one side alone loses the server: it comes back to the same connection", { 
   const server = await startServer(t);
   const browser = await startBrowser(t);
   const { first, second } = await call(t, browser, server.url, "blip", {
+    tolerate: SERVER_GONE,
     first: {
       initScript: () => {
         const Real = window.WebSocket;
