@@ -234,14 +234,16 @@ async fn a_peer_is_put_out_from_any_node_and_its_peer_told() {
 async fn a_seat_that_is_kept_for_a_lost_peer_is_freed_too_wherever_it_is_kept() {
     let redis = Redis::start(RedisOptions::default()).await;
     let mut cluster = cluster(&redis, 3).await;
-    let take = async |client: &mut Client| client.call(&json!(["create or join", "r"])).await;
+    // Who asks for a token has its seat kept.
+    let take = async |client: &mut Client| client.call(&json!(["create or join", "r", {}])).await;
     for (asked, by_room) in [(0, true), (1, true), (0, false), (1, false)] {
         let (mut a, mut b) = (Client::connect(&cluster[0]).await, Client::connect(&cluster[1]).await);
         assert_eq!(take(&mut a).await["outcome"], "created");
         let token = take(&mut b).await["resume"].clone();
         let lost = b.id.clone();
         drop(b);
-        a.until("peer reconnecting").await;
+        let away = tokio::time::timeout(PATIENCE, a.until("peer reconnecting")).await;
+        assert_eq!(away.expect("in time")[1]["id"], lost);
         let path = if by_room { "/rooms/r".to_owned() } else { format!("/rooms/r/peers/{lost}") };
         assert_eq!(ask(&cluster[asked], "DELETE", &path).await.status, 204, "{path}");
         // A room that is closed may be closed for `a` first: then it hears of its own seat alone.
@@ -276,7 +278,8 @@ async fn a_seat_that_is_kept_for_a_lost_peer_is_freed_too_wherever_it_is_kept() 
     })
     .await;
     assert_eq!(ask(node, "DELETE", &format!("/rooms/r/peers/{}", b.id)).await.status, 204);
-    assert_eq!(a.until("bye").await[1], json!({"id": b.id, "reason": "closed"}));
+    let bye = tokio::time::timeout(PATIENCE, a.until("bye")).await.expect("in time");
+    assert_eq!(bye[1], json!({"id": b.id, "reason": "closed"}));
     assert_eq!(ask(node, "GET", "/rooms/r").await.body["seats"].as_array().map(Vec::len), Some(1));
     cluster.stop().await;
 }
