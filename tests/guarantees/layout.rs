@@ -236,7 +236,9 @@ fn every_test_that_answers_a_threat_exists() {
     // The tables whose last column names tests.
     let tables = document.split("\n## ").filter(|section| section.contains(" shown by |"));
     let mut named = 0;
-    for row in tables.flat_map(str::lines).filter(|line| line.starts_with("| ")).filter(|line| !line.ends_with("shown by |")) {
+    for row in
+        tables.flat_map(str::lines).filter(|line| line.starts_with("| ")).filter(|line| !line.ends_with("shown by |"))
+    {
         let shown_by = row.trim_end_matches(" |").rsplit(" | ").next().expect("a column");
         let (tests, sentences) = (marked(shown_by, '`'), marked(shown_by, '"'));
         assert!(!tests.is_empty() || !sentences.is_empty(), "nothing shows this: {row}");
@@ -261,6 +263,14 @@ fn fuzz_targets_are_built_of_what_the_server_is_built_of() {
     let known: BTreeSet<_> = ours.iter().map(name).collect();
     for package in theirs.difference(&ours) {
         assert!(!known.contains(&name(package)), "tests/fuzz/Cargo.lock has another version: {package}");
+    }
+    // And it has every package that the server takes in.
+    let manifest = read("Cargo.toml");
+    let dependencies = manifest.split("[dependencies]\n").nth(1).and_then(|rest| rest.split("\n\n").next());
+    let known: BTreeSet<_> = theirs.iter().map(name).collect();
+    for line in dependencies.expect("dependencies").lines().filter(|line| !line.starts_with('#')) {
+        let name = line.split(' ').next().expect("a name");
+        assert!(known.contains(name), "tests/fuzz/Cargo.lock does not have {name}: cargo update --workspace there");
     }
     // Every target is built, and has something to begin with.
     let manifest = read("tests/fuzz/Cargo.toml");
