@@ -264,6 +264,14 @@ fn fuzz_targets_are_built_of_what_the_server_is_built_of() {
     for package in theirs.difference(&ours) {
         assert!(!known.contains(&name(package)), "tests/fuzz/Cargo.lock has another version: {package}");
     }
+    // And it has every package that the server takes in.
+    let manifest = read("Cargo.toml");
+    let dependencies = manifest.split("[dependencies]\n").nth(1).and_then(|rest| rest.split("\n\n").next());
+    let known: BTreeSet<_> = theirs.iter().map(name).collect();
+    for line in dependencies.expect("dependencies").lines().filter(|line| !line.starts_with('#')) {
+        let name = line.split(' ').next().expect("a name");
+        assert!(known.contains(name), "tests/fuzz/Cargo.lock does not have {name}: cargo update --workspace there");
+    }
     // Every target is built, and has something to begin with.
     let manifest = read("tests/fuzz/Cargo.toml");
     for entry in fs::read_dir(root().join("tests/fuzz/targets")).expect("a directory") {

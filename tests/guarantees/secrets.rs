@@ -2,11 +2,13 @@
 //! refusal that can be had.
 
 use serde_json::{Value, json};
+use tokio_tungstenite::MaybeTlsStream;
 
 use crate::support::{
     Client, PATIENCE, cluster, http,
     process::NodeProcess,
     redis::{Redis, RedisOptions},
+    tls::Authority,
     token::{Signer, now},
     wait_until,
     web::{Reply, Web},
@@ -17,6 +19,7 @@ const MARK: &str = "mk-";
 const ROOM: &str = "mk-room";
 const JWT_SECRET: &str = "mk-jwt-secret-0123456789abcdef0123";
 const TURN_SECRET: &str = "mk-turn-secret-0123456789";
+const ADMIN_TOKEN: &str = "mk-admin-token-0123456789";
 const REDIS_PASSWORD: &str = "mk-redis-password";
 /// `mk-` and more, in base64.
 const HOOK_SECRET: &str = "whsec_bWstaG9vay1zZWNyZXQtMDEyMzQ1Njc4OWFi";
@@ -186,10 +189,33 @@ async fn misbehave(node: &NodeProcess, token: &str) {
         http(node.public, &format!("{accepted}Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\u{3}mk-frame")).await;
 }
 
+/// What an operator asks, with the token and with others.
+async fn operate(node: &NodeProcess, put_out: &str) {
+    for token in ["mk-wrong-token-0123456789", ADMIN_TOKEN] {
+        for request in [
+            "GET /api/v1/rooms".to_owned(),
+            format!("GET /api/v1/rooms/{ROOM}"),
+            "GET /api/v1/mk-route".to_owned(),
+            "DELETE /api/v1/peers/mk-peer".to_owned(),
+            format!("DELETE /api/v1/rooms/{ROOM}/peers/{put_out}"),
+            "DELETE /api/v1/rooms/mk-other".to_owned(),
+        ] {
+            let head = format!("{request} HTTP/1.1\r\n{HEADERS}Authorization: Bearer {token}\r\n\r\n");
+            let (status, body) = http(node.admin, &head).await;
+            assert_eq!(status == 401, token != ADMIN_TOKEN, "{request}: {status} {body}");
+        }
+    }
+    let (body, json) = (r#"{"level":"mk-level"}"#, "Content-Type: application/json\r\n");
+    let head = format!("PUT /api/v1/log-level HTTP/1.1\r\n{HEADERS}{json}Authorization: Bearer {ADMIN_TOKEN}\r\n");
+    let (status, answer) = http(node.admin, &format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())).await;
+    assert!((400..500).contains(&status), "{status} {answer}");
+}
+
 fn settings(hook: &Web) -> cluster::Variables {
     let more = [
         ("DUET_LOG__LEVEL", "trace"),
         ("DUET_COMPAT__CLIENT_LOG", "true"),
+        ("DUET_ADMIN__TOKEN", ADMIN_TOKEN),
         ("DUET_ICE__TURN", "turn:192.0.2.1"),
         ("DUET_ICE__SECRET", TURN_SECRET),
         ("DUET_ADMISSION__JWT_SECRET", JWT_SECRET),
@@ -232,8 +258,8 @@ async fn nothing_secret_and_nothing_of_a_call_is_logged_at_any_level() {
     let mut b = Client::knock(nodes[1].public, 4, "", Some(&auth)).await.expect("admitted");
     secrets.add(&a.id);
     secrets.add(&b.id);
-    secrets.add_seat(&a.call(&json!(["create or join", ROOM])).await);
-    let seat = b.call(&json!(["create or join", ROOM])).await;
+    secrets.add_seat(&a.call(&json!(["create or join", ROOM, {}])).await);
+    let seat = b.call(&json!(["create or join", ROOM, {}])).await;
     secrets.add_seat(&seat);
     a.until("ready").await;
     call(&mut a, &mut b).await;
@@ -259,7 +285,7 @@ async fn nothing_secret_and_nothing_of_a_call_is_logged_at_any_level() {
     let polling = Polling::open(&nodes[1], 4, "", &mut secrets).await;
     assert_eq!(polling.post(&format!("40{auth}")).await, 200);
     polling.until("40{").await;
-    assert_eq!(polling.post(r#"421["create or join","mk-room"]"#).await, 200);
+    assert_eq!(polling.post(r#"421["create or join","mk-room",{}]"#).await, 200);
     polling.until("\"resume\"").await;
     assert_eq!(polling.post(r#"42["message","mk-polled"]"#).await, 200);
     a.until("message").await;
@@ -276,7 +302,12 @@ async fn nothing_secret_and_nothing_of_a_call_is_logged_at_any_level() {
 
     for node in &nodes {
         misbehave(node, &good).await;
+        operate(node, &a.id).await;
     }
+
+    // Settings that are read again, and cannot be used.
+    nodes[0].hang_up();
+    wait_until("the settings are read again", || async { nodes[0].log().matches("settings").count() > 0 }).await;
 
     // A node that has the wrong password, and nodes whose Redis is gone.
     let wrong = redis.url().replace("password", "wrong");
@@ -284,10 +315,38 @@ async fn nothing_secret_and_nothing_of_a_call_is_logged_at_any_level() {
     redis.kill();
     wait_until("the nodes miss Redis", || async { !nodes[0].is_ready().await }).await;
     // Closed by then, or refused.
-    let answer = a.try_call(&json!(["create or join", "mk-other"]), PATIENCE).await;
+    let answer = third.try_call(&json!(["create or join", "mk-other"]), PATIENCE).await;
     assert!(answer.as_ref().is_none_or(|answer| answer["ok"] == false), "{answer:?}");
     for node in nodes.iter_mut().chain([&mut locked_out]) {
         node.terminate();
         secrets.check(node);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_a_call_over_tls_is_logged_and_nothing_of_the_key() {
+    let authority = Authority::new();
+    let more = [("DUET_LOG__LEVEL", "trace"), ("DUET_COMPAT__CLIENT_LOG", "true")];
+    let more = more.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let mut node = NodeProcess::start("", &authority.settings().into_iter().chain(more).collect()).await;
+    let mut secrets = Secrets::new();
+    let mut peers = Vec::new();
+    for _ in 0..2 {
+        let stream = MaybeTlsStream::Rustls(authority.connect(node.public).await);
+        let mut peer = Client::on(node.public, stream).await;
+        assert_eq!(peer.call(&json!(["create or join", ROOM])).await["ok"], true);
+        secrets.add(&peer.id);
+        peers.push(peer);
+    }
+    let [mut a, mut b] = <[Client; 2]>::try_from(peers).ok().expect("two");
+    a.until("ready").await;
+    call(&mut a, &mut b).await;
+    authority.http(node.public, &format!("GET /mk-path HTTP/1.1\r\n{HEADERS}\r\n")).await;
+    // Plain HTTP, and nothing at all, where TLS is spoken.
+    let _ = http(node.public, &format!("GET /mk-path HTTP/1.1\r\n{HEADERS}\r\n")).await;
+    let _ = http(node.public, "\u{16}\u{3}\u{1}mk-noise\r\n\r\n").await;
+    node.terminate();
+    let key = std::fs::read_to_string(authority.key()).expect("a key");
+    key.lines().filter(|line| line.len() > 40).for_each(|line| secrets.add(line));
+    secrets.check(&node);
 }

@@ -38,6 +38,8 @@ fn same_again(record: Record, from: NodeId) {
             frame::letter(letter)
         }
         Record::Adapter(channel, message) => frame::adapter(channel, message),
+        Record::Question(number, question) => frame::question(*number, question),
+        Record::Answer(number, answer) => frame::answer(*number, answer),
     };
     assert_eq!(frame::read_record(written.into(), from, to), Some(record));
 }
