@@ -6,8 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 fail() { echo "FAILED: $*"; exit 1; }
 
-# Built from crates.io, once: some ten minutes on two cores.
-cargo deny --version >/dev/null 2>&1 || nice cargo install --quiet --locked cargo-deny
+# Built from crates.io, once; unoptimised, since building it takes longer than using it.
+cargo deny --version >/dev/null 2>&1 || nice cargo install --quiet --debug --locked cargo-deny
 for manifest in Cargo.toml tests/fuzz/Cargo.toml; do
   cargo deny --manifest-path "$manifest" --log-level error --locked --all-features check --config deny.toml licenses bans sources
 done
@@ -53,7 +53,7 @@ client=$(sed -n '/"node_modules\/socket.io-client"/,/}/s/.*"version": "\(.*\)",/
 named npm | grep -qx "socket.io-client@$client" || fail "the bill of materials does not name socket.io-client $client"
 if [ -n "${DUET_BIN:-}" ]; then
   # What shows in the binary: the paths that panics tell.
-  grep -aoE 'index\.crates\.io-[0-9a-f]+/[A-Za-z0-9_+.-]+/' "$DUET_BIN" | sed 's|.*-[0-9a-f]*/\(.*\)-\([0-9][^-]*\(-[a-z].*\)\{0,1\}\)/$|\1@\2|' | sort -u >"$work/binary"
+  grep -aoE 'registry/src/[^/]+/[A-Za-z0-9_+.-]+/' "$DUET_BIN" | sed 's|.*-[0-9a-f]*/\(.*\)-\([0-9][^-]*\(-[a-z].*\)\{0,1\}\)/$|\1@\2|' | sort -u >"$work/binary"
   [ "$(wc -l <"$work/binary")" -gt 20 ] || fail "the binary shows no crates"
   missing=$(comm -23 "$work/binary" "$work/named")
   [ -z "$missing" ] || fail "in the binary, and not in the bill of materials: $missing"

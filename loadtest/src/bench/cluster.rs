@@ -355,7 +355,10 @@ impl Measured {
             .map(|series| compared(series.nodes, on("duet", series.nodes), on("Node.js", series.nodes)))
             .collect();
         for series in [&duet, &of(BUSY), &reference] {
-            if let [few, .., many] = series.as_slice() {
+            let of = |nodes| series.iter().find(|series| series.nodes == nodes);
+            if let (Some(few), Some(many)) = (of(FEW).or(series.first()), of(MANY).or(series.last()))
+                && few.nodes < many.nodes
+            {
                 tables.push(growth(many, few, many.system != "Node.js"));
             }
         }

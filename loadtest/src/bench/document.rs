@@ -108,7 +108,7 @@ fn document(one: &Outcome, several: &Outcome, rounds: u32) -> String {
     let all = || one.tables.iter().chain(&several.tables);
     let _ = writeln!(
         text,
-        "Machine: {}; generator, servers and Redis all on it. Medians of {rounds} rounds in one run, with the least and the most in \
+        "Machine: {}; generator, servers and Redis all on it. Medians of {rounds} round(s) in one run, with the least and the most in \
          brackets; a ratio is taken round by round.\n",
         one.machine
     );
