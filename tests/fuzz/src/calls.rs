@@ -29,7 +29,7 @@ pub fn event(data: &[u8]) {
     let Ok(packet) = std::str::from_utf8(data) else { return };
     let split = protocol::split(packet);
     // What the library does not take for an event never comes here.
-    let Ok(name) = CommonParser.read_event(&socketioxide_core::Value::Str(packet.into(), None)).map(str::to_owned)
+    let Ok(name) = CommonParser.read_event(&socketioxide_core::Value::Str(packet.to_owned().into(), None)).map(str::to_owned)
     else {
         return;
     };
@@ -142,7 +142,7 @@ pub fn packets(data: &[u8]) {
                 binary += 1;
                 CommonParser.decode_bin(&bounds, &state, Bytes::copy_from_slice(attachment))
             }
-            (None, Ok(text)) => CommonParser.decode_str(&bounds, &state, text.into()),
+            (None, Ok(text)) => CommonParser.decode_str(&bounds, &state, text.to_owned().into()),
             // A WebSocket takes no text that is not UTF-8.
             (None, Err(_)) => continue,
         };
