@@ -29,7 +29,8 @@ pub fn event(data: &[u8]) {
     let Ok(packet) = std::str::from_utf8(data) else { return };
     let split = protocol::split(packet);
     // What the library does not take for an event never comes here.
-    let Ok(name) = CommonParser.read_event(&socketioxide_core::Value::Str(packet.to_owned().into(), None)).map(str::to_owned)
+    let Ok(name) =
+        CommonParser.read_event(&socketioxide_core::Value::Str(packet.to_owned().into(), None)).map(str::to_owned)
     else {
         return;
     };
