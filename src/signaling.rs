@@ -64,6 +64,9 @@ use session::Session;
 /// A `log` event is not worth making a client fall further behind than this.
 const LOG_WAITING_BYTES: u64 = 64 * 1024;
 
+/// How long a client that has been told why it is closed may take to hang up.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// In how many steps a drain ends its sockets.
 const DRAIN_STEPS: u32 = 20;
 
@@ -378,13 +381,17 @@ impl Signaling {
         true
     }
 
-    /// Ends a socket's connection when it has taken what waits for it, or has taken nothing for a while.
+    /// Ends a socket's connection when it has taken what waits for it and hung up, or has taken nothing for a while.
     async fn end(&self, session: &Session) {
         let flow = session.flow();
         while flow.waiting() > 0 && !flow.is_closed() {
             if tokio::time::timeout(self.timeouts.write_stall / 3, flow.taken_more_than(flow.taken())).await.is_err() {
                 break;
             }
+        }
+        if flow.is_websocket() && !flow.is_closed() {
+            flow.part();
+            let _ = tokio::time::timeout(LINGER, flow.taken_more_than(u64::MAX)).await;
         }
         flow.close();
         // A polling session has no connection of its own that could be closed: the library has to forget it.

@@ -49,6 +49,8 @@ pub struct Flow {
     pauses: AtomicU32,
     /// Whether a receiver that should have made progress made none; cleared by the next byte it takes.
     stalled: AtomicBool,
+    /// All is said: what still comes is of no use.
+    parting: AtomicBool,
     closed: AtomicBool,
     reader: AtomicWaker,
     writer: AtomicWaker,
@@ -234,6 +236,19 @@ impl Flow {
         }
     }
 
+    /// Nothing more is said to the client, and what still comes from it is thrown away, until it hangs up or [`Flow::close`] is
+    /// called: to close while something of it lies unread would take back what it has not read (RFC 1122, section 4.2.2.13).
+    /// Only of a session that runs over a WebSocket.
+    pub fn part(&self) {
+        self.parting.store(true, Ordering::Release);
+        self.reader.wake();
+    }
+
+    /// Whether that is so.
+    pub(super) fn is_parting(&self) -> bool {
+        self.parting.load(Ordering::Acquire)
+    }
+
     /// Ends the connection underneath, whatever its reader and writer are waiting for.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
@@ -366,7 +381,7 @@ impl Flow {
         }
         self.reader.register(cx.waker());
         // The pause may have ended, or the flow closed, before the registration.
-        if self.is_paused() && !self.is_closed() { Poll::Pending } else { Poll::Ready(()) }
+        if self.is_paused() && !self.is_closed() && !self.is_parting() { Poll::Pending } else { Poll::Ready(()) }
     }
 
     /// The reader waits for bytes: it is to be woken when the flow is closed. Tells whether it is already.

@@ -86,6 +86,8 @@ pub struct Wire {
     full: bool,
     /// Others have had their turn.
     yielded: bool,
+    /// Nothing more is written: the client has been told so.
+    parted: bool,
 }
 
 #[derive(Debug)]
@@ -122,6 +124,7 @@ impl Wire {
             dense: false,
             full: false,
             yielded: false,
+            parted: false,
         }
     }
 
@@ -213,6 +216,31 @@ impl Wire {
         })
     }
 
+    /// Tells the client that nothing more comes, and throws away what comes from it until it hangs up.
+    fn poll_part(&mut self, cx: &mut Context<'_>, flow: &Flow) -> Poll<io::Error> {
+        if !std::mem::replace(&mut self.parted, true) {
+            // Whether it can be told or not, it ends.
+            let _ = Pin::new(&mut *self).poll_shutdown(cx);
+        }
+        let mut thrown_away = [0; 4096];
+        let received = match &mut self.stream {
+            Stream::Plain(stream) => receive(stream, cx, &mut thrown_away),
+            Stream::Tls(session) => session.receive(cx, &mut thrown_away),
+        };
+        match received {
+            Poll::Pending if !flow.reader_waits(cx) => Poll::Pending,
+            Poll::Ready(Ok(bytes)) if bytes > 0 => {
+                // One that floods does not keep others from their turn.
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            _ => {
+                flow.close();
+                Poll::Ready(io::ErrorKind::ConnectionAborted.into())
+            }
+        }
+    }
+
     fn closed(&self) -> io::Result<()> {
         match &self.flow {
             Some(flow) if flow.is_closed() => Err(io::ErrorKind::ConnectionAborted.into()),
@@ -283,6 +311,10 @@ impl AsyncRead for Wire {
             ready!(flow.poll_may_read(cx));
             if flow.is_closed() {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
+            if flow.is_parting() {
+                let flow = Arc::clone(flow);
+                return this.poll_part(cx, &flow).map(Err);
             }
         }
         if !this.read_ahead.is_empty() {

@@ -89,7 +89,7 @@ export async function startServer(t, settings = {}) {
 export async function startCoturn(t, secret) {
   const home = await mkdtemp(pathJoin(tmpdir(), "duet-coturn-"));
   await writeFile(pathJoin(home, "secret"), `${secret}\n`);
-  const port = await freePort();
+  const port = await freePortOfBoth();
   const realm = `duet-${process.pid}-${port}`;
   const flags = ["--listening-ip", "127.0.0.1", "--listening-port", port, "--relay-ip", "127.0.0.1", "--allow-loopback-peers", "--verbose"];
   const env = {
@@ -137,6 +137,17 @@ async function freePort() {
   listener.close();
   await once(listener, "close");
   return port;
+}
+
+/** One that is free for TCP and for UDP: coturn takes both. */
+async function freePortOfBoth() {
+  for (;;) {
+    const port = await freePort();
+    const socket = createSocket("udp4").bind(port, "127.0.0.1");
+    const free = await Promise.race([once(socket, "listening").then(() => true), once(socket, "error").then(() => false)]).catch(() => false);
+    socket.close();
+    if (free) return port;
+  }
 }
 
 /** A Redis of this test's own, which keeps nothing. */

@@ -605,7 +605,13 @@ async fn many_addresses_at_once_are_served_in_bounded_memory() {
     }
     // Beyond its share it is counted as one.
     assert!(refused > 1500, "{refused}");
-    assert_eq!(polling(plain(&node).await, "X-Forwarded-For: 203.0.113.1\r\n").await.0, 200);
-    assert_eq!(polling(plain(&node).await, "X-Forwarded-For: 2001:db8::1\r\n").await.0, 200);
+    // Others are served, but for those few that happen to share its place in the table.
+    let mut served = 0;
+    for n in 0..20 {
+        let elsewhere = if n % 2 == 0 { format!("203.{n}.113.1") } else { format!("2001:db{n:x}::1") };
+        let answer = polling(plain(&node).await, &format!("X-Forwarded-For: {elsewhere}\r\n")).await;
+        served += usize::from(answer.0 == 200);
+    }
+    assert!(served >= 17, "{served}");
     node.stop().await;
 }

@@ -13,7 +13,7 @@ use std::{
 
 use md5::{Digest, Md5};
 use ring::hmac;
-use tokio::net::UdpSocket;
+use tokio::net::{TcpListener, UdpSocket};
 
 use super::PATIENCE;
 
@@ -29,6 +29,8 @@ const NONCE: u16 = 0x0015;
 const XOR_RELAYED_ADDRESS: u16 = 0x0016;
 const REQUESTED_TRANSPORT: u16 = 0x0019;
 const ALLOCATION_MISMATCH: u16 = 437;
+/// What coturn says of a port that somebody else has.
+const PORT_IN_USE: &str = "Cannot bind";
 /// For `REQUESTED_TRANSPORT`: UDP, and three bytes of nothing.
 const UDP: [u8; 4] = [17, 0, 0, 0];
 
@@ -98,7 +100,7 @@ impl Coturn {
         // Of its own: whoever answers by it is this one.
         let realm = format!("duet-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let directory = tempfile::tempdir().expect("a directory");
-        let port = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.and_then(|s| s.local_addr()).expect("bound").port();
+        let port = free_port().await;
         let log = fs::File::create(directory.path().join("log")).expect("a log");
         let port_text = port.to_string();
         let process = command(&realm)
@@ -113,7 +115,8 @@ impl Coturn {
         let mut coturn = Self { port, realm, process, directory };
         let answers = async {
             loop {
-                if coturn.process.try_wait().expect("a process").is_some() {
+                // Without its port it goes on trying, and answers nothing meanwhile.
+                if coturn.process.try_wait().expect("a process").is_some() || coturn.log().contains(PORT_IN_USE) {
                     return false;
                 }
                 let socket = coturn.socket().await;
@@ -171,6 +174,17 @@ impl Drop for Coturn {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+/// One that is free for UDP and for TCP: coturn takes both.
+async fn free_port() -> u16 {
+    loop {
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bound");
+        let address = tcp.local_addr().expect("bound");
+        if UdpSocket::bind(address).await.is_ok() {
+            return address.port();
+        }
     }
 }
 
