@@ -10,7 +10,6 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak},
-    time::Duration,
 };
 
 use tokio_util::sync::CancellationToken;
@@ -62,7 +61,7 @@ impl Cluster {
     pub fn new(
         deployment: Deployment,
         redis: &config::Redis,
-        (settings, grace): (&config::Cluster, Duration),
+        (settings, seats): (&config::Cluster, &config::Seats),
         node: NodeId,
         metrics: &Metrics,
         lifecycle: &Lifecycle,
@@ -79,7 +78,8 @@ impl Cluster {
         let shared = Arc::new(Shared {
             node,
             settings: settings.clone(),
-            grace,
+            grace: seats.grace,
+            keep_age: seats.keep_age,
             connections,
             metrics: metrics.clone(),
             gate: Gate::new(lifecycle, "redis"),

@@ -13,7 +13,7 @@ use socketioxide_core::Str;
 use crate::{
     id::{Generation, NodeId, PeerId, RoomName},
     protocol::ByeReason,
-    rooms::Occupant,
+    rooms::{Occupant, Serial},
     telemetry::trace::TraceContext,
 };
 
@@ -42,12 +42,13 @@ pub enum Content {
         /// Binary attachments, in their order.
         attachments: Vec<Bytes>,
     },
-    /// The sender took the second seat; with the order of it.
-    Arrived(u64),
+    /// The sender took the second seat; with the order of it, and the last it was handed of what was kept for it.
+    Arrived(u64, Serial),
     /// The sender is gone.
     Departed(ByeReason),
-    /// The sender took a seat back, from this peer's earlier connection; with the order of it.
-    Resumed(u64, Occupant),
+    /// The sender took a seat back, from this peer's earlier connection; with the order of it, and the last it was handed of what
+    /// was kept for it.
+    Resumed(u64, Occupant, Serial),
     /// The sender has the seat of the one this is for, which can do nothing more there.
     Superseded,
     /// The sender is lost, and its seat is kept for a while.

@@ -95,11 +95,13 @@ pub enum RedisOperation {
     Expire,
     /// An operator looks who sits in a room.
     Look,
+    /// A message is kept for a peer that is away.
+    Keep,
 }
 
 impl RedisOperation {
     /// Every operation.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Enter,
         Self::Renew,
         Self::Join,
@@ -109,6 +111,7 @@ impl RedisOperation {
         Self::Quit,
         Self::Expire,
         Self::Look,
+        Self::Keep,
     ];
 
     /// Its name in metrics.
@@ -124,6 +127,7 @@ impl RedisOperation {
             Self::Quit => "quit",
             Self::Expire => "expire",
             Self::Look => "look",
+            Self::Keep => "keep",
         }
     }
 }
@@ -133,6 +137,10 @@ impl RedisOperation {
 pub enum RelayResult {
     /// Handed to the other peer's queue.
     Delivered,
+    /// Kept for a peer that is away.
+    Kept,
+    /// As much as may be is kept for it already.
+    TooManyKept,
     /// Nobody to hand it to.
     NoPeer,
     /// The other peer took its messages too slowly.
@@ -143,13 +151,16 @@ pub enum RelayResult {
 
 impl RelayResult {
     /// Every result.
-    pub const ALL: [Self; 4] = [Self::Delivered, Self::NoPeer, Self::PeerTooSlow, Self::Unavailable];
+    pub const ALL: [Self; 6] =
+        [Self::Delivered, Self::Kept, Self::TooManyKept, Self::NoPeer, Self::PeerTooSlow, Self::Unavailable];
 
     /// Its name in metrics and traces.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
+            Self::Kept => "kept",
+            Self::TooManyKept => "too_many_kept",
             Self::NoPeer => "no_peer",
             Self::PeerTooSlow => "peer_too_slow",
             Self::Unavailable => "unavailable",
@@ -275,6 +286,10 @@ pub struct Metrics {
     pub join_seconds: Histogram,
     /// Seats kept for peers that are lost, by this node.
     pub seats_kept: IntGauge,
+    /// Messages that were acknowledged as kept and could not be handed over.
+    pub kept_lost: IntCounter,
+    /// Bytes of messages to peers that are away, of this node's own sockets.
+    pub kept_bytes: IntGauge,
     /// Seats given up.
     pub leaves: Family<ByeReason>,
     /// Relays between peers of this node.
@@ -423,6 +438,8 @@ impl Metrics {
                 "From a request for a seat to its answer.",
                 JOIN_BUCKETS,
             )?,
+            kept_lost: made.counter("duet_kept_lost_total", "Messages acknowledged as kept that could not be handed over.")?,
+            kept_bytes: made.gauge("duet_kept_bytes", "Bytes that sockets of this node sent to peers that are away.")?,
             seats_kept: made.gauge("duet_seats_kept", "Seats kept for peers that are lost and may come back.")?,
             leaves: Family::new(&leaves, by_reason()),
             local_relays: relay_results("local"),

@@ -123,7 +123,7 @@ impl Node {
                 admission: Arc::clone(&admission),
                 outlet: Arc::clone(&outlet),
                 compat: settings.compat.clone(),
-                grace: settings.seats.grace,
+                seats: settings.seats.clone(),
                 ice: Arc::clone(&ice),
                 limits: limits.clone(),
                 limiter: Arc::clone(&limiter),
@@ -305,7 +305,7 @@ fn cluster(
         return Ok(None);
     }
     let deployment = Deployment::parse(&settings.redis)?;
-    let times = (&settings.cluster, settings.seats.grace);
+    let times = (&settings.cluster, &settings.seats);
     Ok(Some(Cluster::new(deployment, &settings.redis, times, node, metrics, lifecycle)))
 }
 

@@ -83,6 +83,8 @@ pub enum Code {
     NoPeer,
     /// The other peer takes its messages too slowly: this one was not delivered, and that peer is being closed.
     PeerTooSlow,
+    /// As much as may be is kept for the other peer, which is away, already.
+    TooManyKept,
     /// This socket takes its messages too slowly and is being closed.
     TooSlow,
     /// There is no token, or none that holds.
@@ -123,7 +125,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::UnknownEvent,
         Self::BadPayload,
         Self::BadRoom,
@@ -131,6 +133,7 @@ impl Code {
         Self::NotInRoom,
         Self::NoPeer,
         Self::PeerTooSlow,
+        Self::TooManyKept,
         Self::TooSlow,
         Self::Unauthorized,
         Self::TokenExpired,
@@ -162,6 +165,7 @@ impl Code {
             Self::NotInRoom => "not_in_room",
             Self::NoPeer => "no_peer",
             Self::PeerTooSlow => "peer_too_slow",
+            Self::TooManyKept => "too_many_kept",
             Self::TooSlow => "too_slow",
             Self::Unauthorized => "unauthorized",
             Self::TokenExpired => "token_expired",
@@ -202,6 +206,7 @@ impl Code {
             Self::Full
             | Self::NoPeer
             | Self::PeerTooSlow
+            | Self::TooManyKept
             | Self::TooSlow
             | Self::TooManyRequests
             | Self::TooFast
@@ -826,6 +831,9 @@ pub mod reply {
 
     /// The acknowledgement of a request that needs no further answer, `[{ok: true}]`.
     pub const ACK_OK: &str = r#"[{"ok":true}]"#;
+
+    /// The acknowledgement of a message that is kept for a peer that is away, or not there yet, `[{ok: true, kept: true}]`.
+    pub const ACK_KEPT: &str = r#"[{"ok":true,"kept":true}]"#;
 
     /// The acknowledgement of `create or join`, `[{ok: true, outcome, room, id, resume, iceServers}]`, the last two if there are
     /// any.

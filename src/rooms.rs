@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::id::{Generation, NodeId, PeerId, RoomName, SeatKey};
@@ -81,8 +82,51 @@ pub enum JoinOutcome {
     Full,
 }
 
-/// The answer to a request for a seat.
+/// The number of a message on its side of a room: every later one of the same side has a higher number, also when its sender has
+/// taken its seat back meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Serial {
+    /// The order of the sender's seat.
+    pub seat: u64,
+    /// How many messages came from there, this one included.
+    pub said: u64,
+}
+
+/// A message that is kept for a peer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mail {
+    /// Its number.
+    pub serial: Serial,
+    /// What it says, which is nothing to a registry.
+    pub body: Bytes,
+}
+
+/// How much is kept of one side of a room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Most {
+    /// Messages; 0 for none.
+    pub messages: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// For how long, of what is kept for whoever comes. What is kept for a peer that is away is kept as long as its seat.
+    pub age: Duration,
+}
+
+/// What became of a message that is to be kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeepOutcome {
+    /// It is kept: whoever it is for gets it with the answer to its join.
+    Kept,
+    /// As much as may be is kept already.
+    Full,
+    /// Somebody sits there by another connection than was said, or sits there at all.
+    Present,
+    /// Nobody is there, or nobody who can come back.
+    Gone,
+}
+
+/// The answer to a request for a seat.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Join {
     /// What became of it.
     pub outcome: JoinOutcome,
@@ -90,11 +134,13 @@ pub struct Join {
     pub order: u64,
     /// The node of the other occupant is gone: its seat is kept for a while.
     pub away: bool,
+    /// What was kept for it meanwhile, in order; nothing of that is kept any more.
+    pub mail: Vec<Mail>,
 }
 
 impl From<JoinOutcome> for Join {
     fn from(outcome: JoinOutcome) -> Self {
-        Self { outcome, order: 0, away: false }
+        Self { outcome, order: 0, away: false, mail: Vec::new() }
     }
 }
 
@@ -164,6 +210,19 @@ pub trait Registry: Send + Sync + 'static {
     /// # Errors
     /// [`RegistryError`] when it cannot tell whether the seat is free.
     fn leave<'a>(&'a self, room: &'a RoomName, who: Occupant) -> BoxFuture<'a, Result<LeaveOutcome, RegistryError>>;
+
+    /// Keeps a message of `from`, who sits there, for `to`, who is away, or for whoever takes the second seat.
+    ///
+    /// # Errors
+    /// [`RegistryError`] when it cannot tell; then it may be kept all the same.
+    fn keep<'a>(
+        &'a self,
+        room: &'a RoomName,
+        from: Occupant,
+        to: Option<Occupant>,
+        mail: Mail,
+        most: Most,
+    ) -> BoxFuture<'a, Result<KeepOutcome, RegistryError>>;
 
     /// `who`, an occupant of this node, sits there no more as far as this node is concerned, and nothing is done about its seat:
     /// another connection has it, or it is kept beyond the end of this node.

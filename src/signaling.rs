@@ -1,7 +1,7 @@
 //! What happens on an event: one table, and the state all events share.
 //!
 //! Reading order: [`session`] (one socket's seats), [`inbox`] (one socket's events, in order), [`join`], [`leave`],
-//! [`relay`] (one event family each), [`operator`] (what the admin API asks for), [`wire`] (packets as bytes).
+//! [`relay`] (one event family each), [`resume`] and [`mail`] (peers that are away, and what is said to them), [`operator`] (what the admin API asks for), [`wire`] (packets as bytes).
 //!
 //! The library spawns a task for each event, so that two events of one socket can overtake each other. Here every event
 //! is taken in the library's own read loop and put through the socket's inbox: what needs no waiting is done at once,
@@ -33,7 +33,7 @@ use socketioxide_core::{Str, Value, packet::Packet};
 use crate::{
     adapter::{Outlet, OutletSlot, Switchboard, Undelivered},
     admission::{Admission, Denied, Grant},
-    config::{Addresses, Compat, Limits, Timeouts},
+    config::{Addresses, Compat, Limits, Seats, Timeouts},
     exchange::{Addressee, Content, Delivery, Letter, Post, Question, Reply, Tally},
     ice::Ice,
     id::{Generation, NodeId, PeerId, RoomName},
@@ -41,7 +41,7 @@ use crate::{
     limits::Limiter,
     metrics::{Limit, Metrics},
     protocol::{self, ByeReason, Code, Refusal, Request, reply},
-    rooms::{Occupant, Registry},
+    rooms::{Most, Occupant, Registry},
     telemetry::trace::{Kind, Tracer},
     transport::{flow::Flow, lane::Sent},
 };
@@ -50,6 +50,7 @@ pub mod expiry;
 pub mod inbox;
 pub mod join;
 pub mod leave;
+pub mod mail;
 pub mod operator;
 pub mod relay;
 pub mod resume;
@@ -87,6 +88,10 @@ pub struct Signaling {
     compat: ArcSwap<Compat>,
     /// How long a seat is kept for a peer that is lost.
     grace: Duration,
+    /// What is kept for it meanwhile.
+    most: Most,
+    /// Bytes of all that.
+    most_in_all: usize,
     /// The servers that peers are told of.
     ice: Arc<Ice>,
     node: NodeId,
@@ -127,8 +132,8 @@ pub struct Parts {
     pub outlet: Arc<OutletSlot>,
     /// `[compat]`
     pub compat: Compat,
-    /// `[seats]`: how long one is kept for a peer that is lost.
-    pub grace: Duration,
+    /// `[seats]`
+    pub seats: Seats,
     /// The servers that peers are told of.
     pub ice: Arc<Ice>,
     /// `[limits]`
@@ -159,7 +164,13 @@ impl Signaling {
             limiter: parts.limiter,
             timeouts: parts.timeouts,
             compat: ArcSwap::from_pointee(parts.compat),
-            grace: parts.grace,
+            grace: parts.seats.grace,
+            most: Most {
+                messages: parts.seats.keep_messages,
+                bytes: parts.seats.keep_bytes,
+                age: parts.seats.keep_age,
+            },
+            most_in_all: parts.seats.keep_bytes_total,
             ice: parts.ice,
             node: parts.node,
             generations: AtomicU64::new(1),
@@ -557,8 +568,8 @@ impl Signaling {
                     }
                 }
             }
-            Content::Arrived(order) => {
-                this.arrived_elsewhere(&session, &room, from, order);
+            Content::Arrived(order, handed) => {
+                this.arrived_elsewhere(&session, &room, from, order, handed);
                 Delivery::Delivered
             }
             Content::Departed(reason) => {
@@ -569,8 +580,8 @@ impl Signaling {
                 this.paced(&session, behind);
                 Delivery::Delivered
             }
-            Content::Resumed(order, before) => {
-                this.resumed_elsewhere(&session, &room, from, order, before);
+            Content::Resumed(order, before, handed) => {
+                this.resumed_elsewhere(&session, &room, from, (order, handed), before);
                 Delivery::Delivered
             }
             Content::Away(away) => {
@@ -590,7 +601,7 @@ impl Signaling {
         content: &Content,
     ) -> Delivery {
         match content {
-            Content::Arrived(_) | Content::Resumed(..) => {
+            Content::Arrived(..) | Content::Resumed(..) => {
                 let Some(away) = self.beside_kept(room, to, Some(from)) else { return Delivery::NoPeer };
                 self.tell_away(room, to, from, away);
                 Delivery::Delivered

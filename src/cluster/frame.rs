@@ -14,7 +14,7 @@ use crate::{
     exchange::{Answer, Away, Content, Delivery, Letter, Question, Tally},
     id::{Generation, NodeId, PeerId, RoomName, Sid},
     protocol::ByeReason,
-    rooms::Occupant,
+    rooms::{Occupant, Serial},
     telemetry::trace::TraceContext,
 };
 
@@ -57,14 +57,14 @@ pub fn letter(letter: &Letter) -> Vec<u8> {
         Content::Event { array, attachments } => {
             8 + array.len() + attachments.iter().map(|bytes| 4 + bytes.len()).sum::<usize>()
         }
-        _ => 48,
+        _ => 64,
     };
     let trace = letter.trace.map(TraceContext::to_bytes);
     let traced = trace.as_ref().map_or(0, |trace| trace.len());
     let mut record = Vec::with_capacity(3 + room.len() + 48 + traced + length);
     let kind = match letter.content {
         Content::Event { .. } => EVENT,
-        Content::Arrived(_) => ARRIVED,
+        Content::Arrived(..) => ARRIVED,
         Content::Departed(_) => DEPARTED,
         Content::Pace(_) => PACE,
         Content::Resumed(..) => RESUMED,
@@ -88,14 +88,18 @@ pub fn letter(letter: &Letter) -> Vec<u8> {
                 put_long(&mut record, attachment);
             }
         }
-        Content::Arrived(order) => record.put_u64(*order),
+        Content::Arrived(order, handed) => {
+            record.put_u64(*order);
+            put_serial(&mut record, *handed);
+        }
         Content::Departed(reason) => record.put_slice(reason.name().as_bytes()),
         Content::Pace(slow) => record.put_u8(u8::from(*slow)),
-        Content::Resumed(order, before) => {
+        Content::Resumed(order, before, handed) => {
             record.put_u64(*order);
             record.put_slice(before.peer.0.as_str().as_bytes());
             record.put_u64(before.generation.0);
             record.put_slice(before.node.0.as_str().as_bytes());
+            put_serial(&mut record, *handed);
         }
         Content::Superseded => {}
         Content::Away(away) => {
@@ -215,7 +219,7 @@ pub fn read_record(mut record: Bytes, from: NodeId, to: NodeId) -> Option<Record
             }
             Content::Event { array, attachments }
         }
-        ARRIVED => Content::Arrived(record.try_get_u64().ok()?),
+        ARRIVED => Content::Arrived(record.try_get_u64().ok()?, take_serial(&mut record)?),
         DEPARTED => {
             Content::Departed(ByeReason::ALL.into_iter().find(|reason| reason.name().as_bytes() == &record[..])?)
         }
@@ -224,7 +228,8 @@ pub fn read_record(mut record: Bytes, from: NodeId, to: NodeId) -> Option<Record
             let order = record.try_get_u64().ok()?;
             // The node follows: it need not be the one that the letter goes to.
             let before = take_occupant(&mut record, to.node)?;
-            Content::Resumed(order, Occupant { node: NodeId(take_sid(&mut record)?), ..before })
+            let before = Occupant { node: NodeId(take_sid(&mut record)?), ..before };
+            Content::Resumed(order, before, take_serial(&mut record)?)
         }
         SUPERSEDED => Content::Superseded,
         AWAY => Content::Away(Away {
@@ -346,6 +351,11 @@ fn put_short(to: &mut Vec<u8>, bytes: &[u8]) {
     to.put_slice(bytes);
 }
 
+fn put_serial(to: &mut Vec<u8>, serial: Serial) {
+    to.put_u64(serial.seat);
+    to.put_u64(serial.said);
+}
+
 fn put_long(to: &mut Vec<u8>, bytes: &[u8]) {
     // Bounded by `limits.message_bytes`, far below.
     to.put_u32(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
@@ -369,6 +379,14 @@ fn take_long(from: &mut Bytes) -> Option<Bytes> {
 fn take_sid(from: &mut Bytes) -> Option<Sid> {
     let text = take(from, Sid::ZERO.as_str().len())?;
     std::str::from_utf8(&text).ok()?.parse().ok()
+}
+
+/// Nodes of a version that keeps no messages say none.
+fn take_serial(from: &mut Bytes) -> Option<Serial> {
+    if from.is_empty() {
+        return Some(Serial::default());
+    }
+    Some(Serial { seat: from.try_get_u64().ok()?, said: from.try_get_u64().ok()? })
 }
 
 fn take_node(from: &mut Bytes) -> Option<NodeId> {
@@ -407,10 +425,11 @@ mod tests {
         let contents = [
             Content::Event { array: r#"["message",1]"#.into(), attachments: vec![] },
             Content::Event { array: "[]".into(), attachments: vec![Bytes::new(), Bytes::from_static(&[0, 255])] },
-            Content::Arrived(1 << 60),
+            Content::Arrived(1 << 60, Serial::default()),
+            Content::Arrived(1, Serial { seat: 1 << 61, said: 1 << 62 }),
             Content::Pace(true),
             Content::Pace(false),
-            Content::Resumed(1 << 60, occupant(NodeId::random())),
+            Content::Resumed(1 << 60, occupant(NodeId::random()), Serial { seat: 3, said: u64::MAX }),
             Content::Superseded,
             Content::Away(Away { grace: Duration::from_secs(15), node_goes: false }),
             Content::Away(Away { grace: Duration::from_millis(1), node_goes: true }),

@@ -37,7 +37,10 @@ use crate::{
     exchange::Addressee,
     id::{Generation, NodeId, PeerId, RoomName, SeatKey},
     metrics::Metrics,
-    rooms::{Ask, Expiry, Join, JoinOutcome, LeaveOutcome, Occupancy, Occupant, RegistryError, Role, Taken},
+    rooms::{
+        Ask, Expiry, Join, JoinOutcome, KeepOutcome, LeaveOutcome, Mail, Most, Occupancy, Occupant, RegistryError, Role,
+        Serial, Taken,
+    },
 };
 
 /// Seats in one call of `assert`.
@@ -56,6 +59,8 @@ pub struct Shared {
     pub settings: config::Cluster,
     /// How long a seat that can be taken back is kept after its holder is gone; zero for not at all.
     pub grace: Duration,
+    /// How long what is kept for whoever comes is of use.
+    pub keep_age: Duration,
     /// To Redis.
     pub connections: Arc<Connections>,
     /// The node's metrics.
@@ -340,6 +345,7 @@ impl Partition {
         let [state, nodes, leases, waiting, dead] = self.names.fixed();
         let generation = who.generation.0.to_string();
         let (key, resume, keep) = (key_text(key), key_text(resume), millis(self.shared.keep()));
+        let keep_age = millis(self.shared.keep_age);
         let answer = scripts::JOIN
             .call(
                 &standing.connection,
@@ -355,27 +361,29 @@ impl Partition {
                     key.as_bytes(),
                     resume.as_bytes(),
                     keep.as_bytes(),
+                    keep_age.as_bytes(),
                 ],
                 until.saturating_duration_since(Instant::now()),
                 &self.shared.metrics,
             )
             .await?;
+        let (mail, answer) = kept_with(&answer)?;
         let order = || u64::try_from(number(answer.get(1))?).map_err(|_| CallError::Form);
         Ok(Some(match text(answer.first())? {
-            "created" => Join { outcome: JoinOutcome::Created, order: order()?, away: false },
+            "created" => Join { outcome: JoinOutcome::Created, order: order()?, away: false, mail },
             "joined" => {
                 let (other, away) = with(answer.get(2..).unwrap_or_default())?;
-                Join { outcome: JoinOutcome::Joined(other.ok_or(CallError::Form)?), order: order()?, away }
+                Join { outcome: JoinOutcome::Joined(other.ok_or(CallError::Form)?), order: order()?, away, mail }
             }
             "full" => JoinOutcome::Full.into(),
             "seated" => {
                 let (other, away) = with(answer.get(2..).unwrap_or_default())?;
-                Join { outcome: JoinOutcome::Seated(role(answer.get(1))?, other), order: 0, away }
+                Join { outcome: JoinOutcome::Seated(role(answer.get(1))?, other), order: 0, away, mail }
             }
             "resumed" => {
                 let before = occupant(answer.get(3..6).unwrap_or_default())?.ok_or(CallError::Form)?;
                 let (other, away) = with(answer.get(6..).unwrap_or_default())?;
-                Join { outcome: JoinOutcome::Resumed(role(answer.get(2))?, before, other), order: order()?, away }
+                Join { outcome: JoinOutcome::Resumed(role(answer.get(2))?, before, other), order: order()?, away, mail }
             }
             "lost" | "recovering" => return Ok(None),
             _ => return Err(CallError::Form),
@@ -441,6 +449,64 @@ impl Partition {
             "none" => Ok(LeaveOutcome::NotSeated),
             _ => Err(CallError::Form),
         }
+    }
+
+    /// Keeps a message of an occupant of this node.
+    ///
+    /// # Errors
+    /// When it cannot be told whether it is kept.
+    pub async fn keep(
+        &self,
+        room: &RoomName,
+        from: Occupant,
+        to: Option<Occupant>,
+        mail: Mail,
+        most: Most,
+    ) -> Result<KeepOutcome, RegistryError> {
+        let unavailable = || RegistryError::Unavailable("redis is out of reach, or recovers".to_owned());
+        let Phase::Usable(standing) = self.phase.borrow().clone() else { return Err(unavailable()) };
+        let room_key = format!("{}room:{}", self.names.prefix, room.as_str());
+        let [state, nodes, leases, waiting, dead] = self.names.fixed();
+        // A seat is kept that long at most, whatever becomes of its node.
+        let age = if to.is_some() { self.shared.grace * 2 + self.shared.settings.lease } else { most.age };
+        let to = to.map_or_else(
+            || ["-", "-", "-"].map(str::to_owned),
+            |to| [to.peer.to_string(), to.generation.0.to_string(), to.node.to_string()],
+        );
+        let numbers = [from.generation.0, mail.serial.seat, mail.serial.said].map(|number| number.to_string());
+        let (keep, age) = (millis(self.shared.keep()), millis(age));
+        let (messages, bytes) = (most.messages.to_string(), most.bytes.to_string());
+        let answer = scripts::KEEP
+            .call(
+                &standing.connection,
+                &[state, nodes, leases, waiting, dead, &room_key],
+                &[
+                    self.node.as_bytes(),
+                    standing.lease_text.as_bytes(),
+                    standing.token.as_bytes(),
+                    from.peer.0.as_str().as_bytes(),
+                    numbers[0].as_bytes(),
+                    room.as_str().as_bytes(),
+                    self.names.prefix.as_bytes(),
+                    keep.as_bytes(),
+                    to[0].as_bytes(),
+                    to[1].as_bytes(),
+                    to[2].as_bytes(),
+                    numbers[1].as_bytes(),
+                    numbers[2].as_bytes(),
+                    &mail.body,
+                    messages.as_bytes(),
+                    bytes.as_bytes(),
+                    age.as_bytes(),
+                ],
+                self.shared.settings.patience,
+                &self.shared.metrics,
+            )
+            .await;
+        answer.and_then(|answer| kept(&answer)).map_err(|error| {
+            tracing::debug!(%error, "keep");
+            unavailable()
+        })
     }
 
     /// An occupant of this node is none any more, and its seat is left as it is.
@@ -541,10 +607,10 @@ impl Partition {
 
     /// Keeps the lease, until this node goes.
     pub async fn run(&self) {
-        self.shared.going.run_until_cancelled(self.keep()).await;
+        self.shared.going.run_until_cancelled(self.keep_lease()).await;
     }
 
-    async fn keep(&self) {
+    async fn keep_lease(&self) {
         let mut memory = Memory::default();
         loop {
             let connection = self.next_connection(&mut memory).await;
@@ -992,6 +1058,37 @@ fn key_text(key: Option<SeatKey>) -> String {
 
 fn millis(duration: Duration) -> String {
     duration.as_millis().to_string()
+}
+
+/// What a join's answer brings of what was kept, and the rest of it.
+fn kept_with(answer: &[Value]) -> Result<(Vec<Mail>, &[Value]), CallError> {
+    let [first, kept @ .., Value::Array(answer)] = answer else { return Ok((Vec::new(), answer)) };
+    if text(Some(first))? != "mail" {
+        return Err(CallError::Form);
+    }
+    let (kept, rest) = kept.as_chunks::<3>();
+    let count = |word| text(Some(word))?.parse().map_err(|_| CallError::Form);
+    let mail = kept.iter().map(|[seat, said, body]| {
+        let Value::BulkString(body) = body else { return Err(CallError::Form) };
+        Ok(Mail { serial: Serial { seat: count(seat)?, said: count(said)? }, body: body.clone().into() })
+    });
+    let mut mail = mail.collect::<Result<Vec<_>, _>>()?;
+    // Requests of one connection may overtake each other before they are sent.
+    mail.sort_by_key(|mail| mail.serial);
+    if rest.is_empty() { Ok((mail, answer)) } else { Err(CallError::Form) }
+}
+
+/// What `keep` answers.
+fn kept(answer: &[Value]) -> Result<KeepOutcome, CallError> {
+    match text(answer.first())? {
+        "kept" => Ok(KeepOutcome::Kept),
+        "full" => Ok(KeepOutcome::Full),
+        "present" => Ok(KeepOutcome::Present),
+        "gone" => Ok(KeepOutcome::Gone),
+        // As good as no answer.
+        "lost" | "recovering" => Err(CallError::Late),
+        _ => Err(CallError::Form),
+    }
 }
 
 /// What `look` answers.

@@ -7,7 +7,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use super::lease::{Partition, partition_of};
 use crate::{
     id::RoomName,
-    rooms::{Ask, Expiry, Join, LeaveOutcome, Occupancy, Occupant, Registry, RegistryError, Taken},
+    rooms::{Ask, Expiry, Join, KeepOutcome, LeaveOutcome, Mail, Most, Occupancy, Occupant, Registry, RegistryError, Taken},
 };
 
 /// Seats kept in Redis.
@@ -36,6 +36,17 @@ impl Registry for RedisRegistry {
 
     fn leave<'a>(&'a self, room: &'a RoomName, who: Occupant) -> BoxFuture<'a, Result<LeaveOutcome, RegistryError>> {
         self.partition(room).leave(room, who).map(Ok).boxed()
+    }
+
+    fn keep<'a>(
+        &'a self,
+        room: &'a RoomName,
+        from: Occupant,
+        to: Option<Occupant>,
+        mail: Mail,
+        most: Most,
+    ) -> BoxFuture<'a, Result<KeepOutcome, RegistryError>> {
+        self.partition(room).keep(room, from, to, mail, most).boxed()
     }
 
     fn forget(&self, room: &RoomName, who: Occupant) {

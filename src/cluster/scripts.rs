@@ -37,6 +37,7 @@ operations! {
     ASSERT = Assert: "common.lua", "assert.lua";
     SWEEP = Sweep: "common.lua", "sweep.lua";
     QUIT = Quit: "common.lua", "quit.lua";
+    KEEP = Keep: "common.lua", "keep.lua";
     EXPIRE = Expire: "common.lua", "expire.lua";
 }
 
@@ -71,7 +72,7 @@ impl Operation {
         let call = async {
             let _turn = match self.kind {
                 // As many as there are peers.
-                RedisOperation::Join | RedisOperation::Leave | RedisOperation::Expire => {
+                RedisOperation::Join | RedisOperation::Leave | RedisOperation::Expire | RedisOperation::Keep => {
                     connection.turns.acquire().await.ok()
                 }
                 _ => None,

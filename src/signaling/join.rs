@@ -10,7 +10,9 @@ use std::{
 };
 
 use super::{
-    Signaling, lock, reply,
+    Signaling, lock,
+    mail::last_of,
+    reply,
     session::{Early, Link, Seat, Session, seat_in},
 };
 use crate::{
@@ -19,7 +21,7 @@ use crate::{
     id::{ResumeToken, RoomName},
     metrics::{JoinResult, Metrics},
     protocol::{ByeReason, Code, JoinOptions, Refusal, Request},
-    rooms::{Ask, Join, JoinOutcome, Occupant, Role},
+    rooms::{Ask, Join, JoinOutcome, Mail, Occupant, Role, Serial},
     telemetry::trace::{Kind, Span},
 };
 
@@ -150,7 +152,7 @@ impl Signaling {
             let outcome = if join.is_ok() { "answered" } else { "unavailable" };
             self.tracer.end(asking, Kind::Client, ("ask", "registry"), &[("duet.outcome", outcome)]);
         }
-        let Join { outcome, order, away } = match join {
+        let Join { outcome, order, away, mail } = match join {
             Ok(join) => join,
             Err(error) => {
                 if !known {
@@ -186,7 +188,7 @@ impl Signaling {
                 self.log(session, || {
                     reply::log(&format!("Client ID {} is back in room {}", session.id(), room.as_str()))
                 });
-                self.resumed(session, room, role, before, (other, away), order, told(asked_back));
+                self.resumed(session, room, role, before, (other, away), (order, mail), told(asked_back));
                 Ok(JoinResult::Resumed)
             }
             JoinOutcome::Created => {
@@ -196,7 +198,7 @@ impl Signaling {
             }
             JoinOutcome::Joined(other) => {
                 self.log(session, || reply::log(&format!("Client ID {} joined room {}", session.id(), room.as_str())));
-                self.joined(session, room, (other, away), order, told(new));
+                self.joined(session, room, (other, away), (order, mail), told(new));
                 Ok(JoinResult::Joined)
             }
         }
@@ -247,7 +249,7 @@ impl Signaling {
     /// Tells of a peer that came before the answer to one's own join, and what it said meanwhile.
     pub(super) fn tell_early(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, seat: &mut Seat) {
         if let Early::Arrived(link, said) = std::mem::take(&mut seat.early) {
-            self.tell_arrived(session, room, seat, link);
+            self.tell_arrived(session, room, seat, link, Serial::default());
             for packet in said {
                 self.sent_or_closed(session, self.send(session, packet));
             }
@@ -259,11 +261,12 @@ impl Signaling {
         session: &Arc<Session>,
         room: &RoomName,
         (other, away): (Occupant, bool),
-        order: u64,
+        (order, mail): (u64, Vec<Mail>),
         told: Told<'_>,
     ) {
         let other_session = self.session_of(other);
-        let mut kept = None;
+        let (mut kept, handed) = (None, last_of(&mail));
+        let mut mail = Some(mail);
         {
             let mut seats = session.seats();
             self.tell_seated(session, room, Role::Joined, told);
@@ -272,6 +275,7 @@ impl Signaling {
             seat.take(Role::Joined, order);
             match std::mem::take(&mut seat.early) {
                 Early::Departed(gone, reason) if gone == other => {
+                    self.hand_out(session, mail.take());
                     self.tell(session, reply::bye(room, gone.peer, reason));
                     return;
                 }
@@ -291,27 +295,31 @@ impl Signaling {
                 link.met = true;
                 self.tell(session, reply::room("ready", room));
             }
+            if !link.met || other.node != self.node {
+                self.hand_out(session, mail.take());
+            }
         }
         if let Some(kept) = kept {
             self.peer_away(session, room, other, kept);
         } else if away {
             self.watch(session, room, other, Duration::ZERO, ByeReason::NodeLost);
         } else if other.node != self.node {
-            self.send_letter(room, session.occupant(), other, Content::Arrived(order));
+            self.send_letter(room, session.occupant(), other, Content::Arrived(order, handed));
         } else if let Some(other_session) = other_session {
-            self.arrived(&other_session, room, session, order);
+            self.arrived(&other_session, room, session, (order, handed), mail);
         }
     }
 
     /// Tells `session` that `newcomer` took the second seat of `room`, and both that they can talk.
-    fn arrived(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, newcomer: &Arc<Session>, order: u64) {
+    fn arrived(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, newcomer: &Arc<Session>, (order, handed): (u64, Serial), mail: Option<Vec<Mail>>) {
         let link = Link::here(newcomer);
         let mut seats = session.seats();
         // It left meanwhile: the newcomer will hear of that.
         let Some(seat) = seat_in(&mut seats, room) else { return };
         // While this lock is held it can neither relay nor leave: for the newcomer `ready` comes before both.
         self.tell(newcomer, reply::room("ready", room));
-        self.take_arrived(session, room, seat, link, order);
+        self.hand_out(newcomer, mail);
+        self.take_arrived(session, room, seat, link, (order, handed));
     }
 
     /// The same for a newcomer on another node, which has told it already.
@@ -321,11 +329,12 @@ impl Signaling {
         room: &RoomName,
         newcomer: Occupant,
         order: u64,
+        handed: Serial,
     ) {
         let mut seats = session.seats();
         let Some(seat) = seat_in(&mut seats, room) else { return };
         let link = Link::elsewhere(newcomer);
-        self.take_arrived(session, room, seat, link, order);
+        self.take_arrived(session, room, seat, link, (order, handed));
     }
 
     pub(super) fn take_arrived(
@@ -334,7 +343,7 @@ impl Signaling {
         room: &RoomName,
         seat: &mut Seat,
         link: Link,
-        order: u64,
+        (order, handed): (u64, Serial),
     ) {
         // A node that was frozen may still say what was true when it froze.
         if order <= seat.latest {
@@ -342,23 +351,34 @@ impl Signaling {
         }
         seat.latest = order;
         if seat.role.is_some() {
-            self.tell_arrived(session, room, seat, link);
+            self.tell_arrived(session, room, seat, link, handed);
         } else {
             seat.early = Early::Arrived(link, Vec::new());
         }
     }
 
-    fn tell_arrived(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, seat: &mut Seat, mut link: Link) {
+    fn tell_arrived(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        seat: &mut Seat,
+        mut link: Link,
+        handed: Serial,
+    ) {
         match &seat.link {
             Some(known) if known.occupant == link.occupant => return,
             // The news of its end takes another way than those of the next.
-            Some(gone) => self.tell(session, reply::bye(room, gone.occupant.peer, ByeReason::NodeLost)),
+            Some(gone) => {
+                self.tell(session, reply::bye(room, gone.occupant.peer, ByeReason::NodeLost));
+                seat.give_up_outbox();
+            }
             None => {}
         }
         link.met = true;
-        seat.link = Some(link);
+        seat.link = Some(link.clone());
         self.tell(session, reply::room("join", room));
         self.tell(session, reply::room("ready", room));
+        self.empty_outbox(session, room, seat, &link, handed);
     }
 
     /// Tells `session` that `gone` left `room`.
@@ -379,6 +399,7 @@ impl Signaling {
         } else if seat.link.as_ref().is_some_and(|link| link.occupant == gone) {
             seat.link = None;
             self.tell(session, reply::bye(room, gone.peer, reason));
+            seat.give_up_outbox();
         }
     }
 }

@@ -74,7 +74,10 @@ impl Signaling {
         // From here on nothing of this room reaches the session, whatever the registry says.
         let (linked, can_come_back) = {
             let mut seats = session.seats();
-            let seat = seats.iter().position(|seat| seat.room == *room).map(|at| seats.swap_remove(at));
+            let mut seat = seats.iter().position(|seat| seat.room == *room).map(|at| seats.swap_remove(at));
+            if let Some(seat) = &mut seat {
+                seat.give_up_outbox();
+            }
             let can_come_back = seat.as_ref().is_some_and(|seat| seat.role.is_some() && seat.token.is_some());
             (seat.and_then(|seat| Some(seat.link?.occupant)), can_come_back)
         };

@@ -8,13 +8,12 @@
 //! fills its queue to the bound and is closed.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Weak},
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use smallvec::SmallVec;
-use socketioxide_core::{Str, Value, packet::Packet};
+use socketioxide_core::{Str, packet::Packet};
 
 use super::{
     Attachments, Signaling,
@@ -28,8 +27,8 @@ use crate::{
     id::RoomName,
     metrics::{Metrics, RelayResult},
     protocol::{self, Arguments, Code, Refusal, Request},
-    rooms::Occupant,
-    telemetry::trace::{Kind, Span},
+    rooms::{Occupant, Serial},
+    telemetry::trace::{Kind, Span, TraceContext},
     transport::flow::Flow,
 };
 
@@ -62,18 +61,67 @@ impl Scope {
 }
 
 /// What is handed on: a whole packet's array and its attachments.
-struct Parcel {
-    array: Str,
-    attachments: Option<Attachments>,
+#[derive(Debug, Clone)]
+pub(super) struct Parcel {
+    pub array: Str,
+    pub attachments: Option<Attachments>,
 }
 
 impl Parcel {
     fn text(array: String) -> Self {
         Self { array: Str::from(array), attachments: None }
     }
+}
 
-    fn packet(&self) -> Packet {
-        Packet::event("/", Value::Str(self.array.clone(), self.attachments.clone()))
+/// A relay that is not done when its call returns: how many parts of it are not, and the worst so far.
+#[derive(Debug)]
+struct Unfinished {
+    signaling: Arc<Signaling>,
+    session: Weak<Session>,
+    asked: Asked,
+    parts: Mutex<(usize, RelayResult)>,
+}
+
+/// One part of it.
+#[derive(Debug)]
+pub(super) struct Part(Arc<Unfinished>);
+
+impl Part {
+    /// This is what became of it. The last one answers.
+    pub fn done(self, result: RelayResult) {
+        let Unfinished { signaling, session, asked, parts } = &*self.0;
+        let outcome = {
+            let mut parts = lock(parts);
+            parts.0 -= 1;
+            parts.1 = worse(parts.1, result);
+            if parts.0 > 0 {
+                return;
+            }
+            parts.1
+        };
+        let Some(session) = session.upgrade() else { return };
+        if let Err(refusal) = signaling.conclude(&session, *asked, outcome, Scope::Remote) {
+            signaling.refuse(&session, Some(asked.request), asked.request.name(), asked.ack, &refusal);
+        }
+    }
+}
+
+/// Where a relay goes in one room.
+struct Way {
+    room: RoomName,
+    serial: Serial,
+    /// The other peer; none: it has not come yet.
+    link: Option<Link>,
+}
+
+impl Way {
+    /// Whether the other peer is there, as far as is known.
+    fn peer(&self) -> Option<&Link> {
+        self.link.as_ref().filter(|link| !link.away)
+    }
+
+    fn to(&self) -> Option<Occupant> {
+        self.link.as_ref().map(|link| link.occupant)
     }
 }
 
@@ -156,82 +204,130 @@ impl Signaling {
         room: Option<&RoomName>,
         parcel: &Parcel,
     ) -> Result<(), Refusal> {
-        let links: SmallVec<[(RoomName, Link); 1]> = {
+        let mut unfinished = None;
+        let part = |unfinished: &mut Option<Part>| {
+            let unfinished = unfinished.get_or_insert_with(|| self.unfinished(session, asked));
+            lock(&unfinished.0.parts).0 += 1;
+            Part(Arc::clone(&unfinished.0))
+        };
+        let mut outcome = RelayResult::NoPeer;
+        let mut kept: SmallVec<[Way; 1]> = SmallVec::new();
+        let mut ways: SmallVec<[Way; 1]> = SmallVec::new();
+        {
             let mut seats = session.seats();
             let seats = match room {
                 Some(room) => match seat_in(&mut seats, room) {
-                    Some(seat) => std::slice::from_ref(seat),
+                    Some(seat) => std::slice::from_mut(seat),
                     None => return Err(Refusal::new(Code::NotInRoom, "this socket is not in that room")),
                 },
                 None if seats.is_empty() => return Err(Refusal::new(Code::NotInRoom, "this socket is in no room")),
-                None => &seats[..],
+                None => &mut seats[..],
             };
-            let present =
-                seats.iter().filter_map(|seat| Some((&seat.room, seat.link.as_ref().filter(|link| !link.away)?)));
-            present.map(|(room, link)| (room.clone(), link.clone())).collect()
-        };
-        let mut outcome = RelayResult::NoPeer;
-        let mut remote: SmallVec<[(RoomName, Occupant); 1]> = SmallVec::new();
-        for (room, link) in links {
+            // What begins a call may come before the one that is called.
+            let begins = matches!(asked.request, Request::Offer | Request::Candidate);
+            for seat in seats {
+                seat.said.said += 1;
+                let way = Way { room: seat.room.clone(), serial: seat.said, link: seat.link.clone() };
+                if way.peer().is_some() {
+                    ways.push(way);
+                } else if way.link.is_some() || begins && seat.role.is_some() {
+                    // Under the lock, so that nothing overtakes it when that peer is back.
+                    match self.set_aside(seat, way.serial, way.to(), parcel, Some(part(&mut unfinished))) {
+                        Ok(()) => kept.push(way),
+                        Err((result, part)) => part.into_iter().for_each(|part| part.done(result)),
+                    }
+                }
+            }
+        }
+        for way in kept {
+            self.ask_to_keep(session, &way.room, way.serial, way.to(), parcel);
+        }
+        for way in ways {
+            let Some(link) = way.peer() else { continue };
             if link.occupant.node != self.node {
-                remote.push((room, link.occupant));
+                self.relay_elsewhere(session, asked, &way, link.occupant, parcel, part(&mut unfinished));
                 continue;
             }
-            let Some(other) = link.session.upgrade() else { continue };
-            let handed = self.hand_over(&other, &room, session.occupant(), parcel.packet());
+            let other = link.session.upgrade();
+            let handed = other.as_ref().map_or(Err(Undelivered::Gone), |other| {
+                self.hand_over(other, &way.room, session.occupant(), parcel.packet())
+            });
+            match (handed, other) {
+                (Ok(()), Some(other)) => self.pace(session, &other),
+                (Err(Undelivered::TooSlow), Some(other)) => self.evict(&other),
+                // It may come back.
+                _ => {
+                    let part = part(&mut unfinished);
+                    self.fall_back(session, &way.room, way.serial, link.occupant, parcel, Some(part));
+                    continue;
+                }
+            }
             outcome = worse(outcome, result_of(handed));
-            match handed {
-                Ok(()) => self.pace(session, &other),
-                Err(Undelivered::Gone) => {}
-                Err(Undelivered::TooSlow) => self.evict(&other),
+        }
+        match unfinished {
+            None => self.conclude(session, asked, outcome, Scope::Local),
+            Some(here) => {
+                here.done(outcome);
+                Ok(())
             }
         }
-        if remote.is_empty() {
-            return self.conclude(session, asked, outcome, Scope::Local);
-        }
-        self.relay_elsewhere(session, asked, outcome, remote, parcel);
-        Ok(())
     }
 
-    /// The part of a relay that goes to other nodes; answers when all receipts are there.
+    /// Of a relay that is not done within its call: the part that is.
+    fn unfinished(self: &Arc<Self>, session: &Arc<Session>, asked: Asked) -> Part {
+        Part(Arc::new(Unfinished {
+            signaling: Arc::clone(self),
+            session: Arc::downgrade(session),
+            asked,
+            parts: Mutex::new((1, RelayResult::NoPeer)),
+        }))
+    }
+
+    /// The part of a relay that goes to another node; done when its receipt is there.
     fn relay_elsewhere(
         self: &Arc<Self>,
         session: &Arc<Session>,
         asked: Asked,
-        outcome: RelayResult,
-        remote: SmallVec<[(RoomName, Occupant); 1]>,
+        way: &Way,
+        to: Occupant,
         parcel: &Parcel,
+        part: Part,
     ) {
-        let array = parcel.array.clone();
-        let attachments: Vec<Bytes> = parcel.attachments.iter().flatten().cloned().collect();
-        let bytes = array.len() + attachments.iter().map(Bytes::len).sum::<usize>();
+        let bytes = parcel.bytes();
         let bound = self.limits.load().outbound_bytes / 4;
-        let tally = Arc::new(Mutex::new((remote.len(), outcome)));
-        for (room, to) in remote {
-            let urgent = session.sent_away(bytes, bound) || asked.ack.is_some();
-            let (signaling, session, tally) = (Arc::clone(self), Arc::clone(session), Arc::clone(&tally));
-            let from = session.occupant();
-            let receipt: Receipt = Box::new(move |delivery| {
-                session.received_there(bytes, bound);
-                let outcome = {
-                    let mut tally = lock(&tally);
-                    tally.0 -= 1;
-                    tally.1 = worse(tally.1, result_of_delivery(delivery));
-                    if tally.0 > 0 {
-                        return;
-                    }
-                    tally.1
-                };
-                if let Err(refusal) = signaling.conclude(&session, asked, outcome, Scope::Remote) {
-                    signaling.refuse(&session, Some(asked.request), asked.request.name(), asked.ack, &refusal);
-                }
-            });
-            let content = Content::Event { array: array.clone(), attachments: attachments.clone() };
-            let trace = asked.span.map(|span| span.context());
-            match &self.post {
-                Some(post) => post.send(&Letter { room, from, to, content, trace }, urgent, Some(receipt)),
-                None => receipt(Delivery::NoPeer),
+        let urgent = session.sent_away(bytes, bound) || asked.ack.is_some();
+        let (signaling, its_session, its_parcel) = (Arc::clone(self), Arc::clone(session), parcel.clone());
+        let (room, serial) = (way.room.clone(), way.serial);
+        let receipt: Receipt = Box::new(move |delivery| {
+            its_session.received_there(bytes, bound);
+            if delivery == Delivery::NoPeer {
+                // It may come back.
+                signaling.fall_back(&its_session, &room, serial, to, &its_parcel, Some(part));
+            } else {
+                part.done(result_of_delivery(delivery));
             }
+        });
+        let trace = asked.span.map(|span| span.context());
+        self.post_event(&way.room, session.occupant(), to, parcel, urgent, trace, receipt);
+    }
+
+    /// Sends what a peer said to another node.
+    #[expect(clippy::too_many_arguments, reason = "what a letter is made of")]
+    pub(super) fn post_event(
+        &self,
+        room: &RoomName,
+        from: Occupant,
+        to: Occupant,
+        parcel: &Parcel,
+        urgent: bool,
+        trace: Option<TraceContext>,
+        receipt: Receipt,
+    ) {
+        let attachments = parcel.attachments.iter().flatten().cloned().collect();
+        let content = Content::Event { array: parcel.array.clone(), attachments };
+        match &self.post {
+            Some(post) => post.send(&Letter { room: room.clone(), from, to, content, trace }, urgent, Some(receipt)),
+            None => receipt(Delivery::NoPeer),
         }
     }
 
@@ -261,6 +357,13 @@ impl Signaling {
                 }
                 self.acknowledge(session, asked.ack, || reply::ACK_OK.into());
                 Ok(())
+            }
+            RelayResult::Kept => {
+                self.acknowledge(session, asked.ack, || reply::ACK_KEPT.into());
+                Ok(())
+            }
+            RelayResult::TooManyKept => {
+                Err(Refusal::new(Code::TooManyKept, "as much as may be is kept for the other peer already"))
             }
             RelayResult::NoPeer => Err(Refusal::new(Code::NoPeer, "nobody else is in the room")),
             RelayResult::PeerTooSlow => {
@@ -372,8 +475,10 @@ fn worse(one: RelayResult, other: RelayResult) -> RelayResult {
     let weight = |result| match result {
         RelayResult::NoPeer => 0,
         RelayResult::Delivered => 1,
-        RelayResult::Unavailable => 2,
-        RelayResult::PeerTooSlow => 3,
+        RelayResult::Kept => 2,
+        RelayResult::TooManyKept => 3,
+        RelayResult::Unavailable => 4,
+        RelayResult::PeerTooSlow => 5,
     };
     if weight(other) > weight(one) { other } else { one }
 }
@@ -390,7 +495,7 @@ fn result_of(handed: Result<(), Undelivered>) -> RelayResult {
 pub(super) fn event_of(content: &Content) -> &'static str {
     let name = match content {
         Content::Event { array, .. } => protocol::split(array).map(|(name, _)| name),
-        Content::Arrived(_)
+        Content::Arrived(..)
         | Content::Departed(_)
         | Content::Pace(_)
         | Content::Resumed(..)

@@ -13,14 +13,16 @@ use super::{
     Signaling,
     inbox::Item,
     join::Told,
-    lock, reply,
+    lock,
+    mail::last_of,
+    reply,
     session::{Early, Link, Seat, Session, seat_in},
 };
 use crate::{
     exchange::{Away, Content},
     id::RoomName,
     protocol::{ByeReason, Code, Refusal, Request},
-    rooms::{Expiry, LeaveOutcome, Occupant, Role},
+    rooms::{Expiry, LeaveOutcome, Mail, Occupant, Role, Serial},
 };
 
 /// How long until a registry that could not be asked is asked again.
@@ -201,12 +203,13 @@ impl Signaling {
         role: Role,
         before: Occupant,
         (other, away): (Option<Occupant>, bool),
-        order: u64,
+        (order, mail): (u64, Vec<Mail>),
         told: Told<'_>,
     ) {
         self.supersede(room, session.occupant(), before);
         let other_session = other.and_then(|other| self.session_of(other));
-        let mut kept = None;
+        let (mut kept, handed) = (None, last_of(&mail));
+        let mut mail = Some(mail);
         {
             let mut seats = session.seats();
             self.tell(session, reply::resumed(room, session.id()));
@@ -219,9 +222,11 @@ impl Signaling {
                 // Gone, and another came: it will have been told of this one, and this one of it.
                 (early @ Early::Arrived(..), _) => {
                     seat.early = early;
+                    self.hand_out(session, mail.take());
                     return self.tell_early(session, room, seat);
                 }
                 (Early::Departed(gone, reason), Some(other)) if gone == other => {
+                    self.hand_out(session, mail.take());
                     return self.tell(session, reply::bye(room, gone.peer, reason));
                 }
                 (_, None) => return,
@@ -235,6 +240,9 @@ impl Signaling {
                         link.met = true;
                         self.tell(session, reply::room("ready", room));
                     }
+                    if !link.met || other.node != self.node {
+                        self.hand_out(session, mail.take());
+                    }
                 }
             }
         }
@@ -244,12 +252,13 @@ impl Signaling {
         } else if away {
             self.watch(session, room, other, Duration::ZERO, ByeReason::NodeLost);
         } else if other.node != self.node {
-            self.send_letter(room, session.occupant(), other, Content::Resumed(order, before));
+            self.send_letter(room, session.occupant(), other, Content::Resumed(order, before, handed));
         } else if let Some(other_session) = other_session {
             let mut seats = other_session.seats();
             let Some(seat) = seat_in(&mut seats, room) else { return };
             self.tell(session, reply::room("ready", room));
-            self.take_resumed(&other_session, room, seat, Link::here(session), order, before);
+            self.hand_out(session, mail);
+            self.take_resumed(&other_session, room, seat, Link::here(session), (order, handed), before);
         }
     }
 
@@ -259,12 +268,12 @@ impl Signaling {
         session: &Arc<Session>,
         room: &RoomName,
         by: Occupant,
-        order: u64,
+        (order, handed): (u64, Serial),
         before: Occupant,
     ) {
         let mut seats = session.seats();
         let Some(seat) = seat_in(&mut seats, room) else { return };
-        self.take_resumed(session, room, seat, Link::elsewhere(by), order, before);
+        self.take_resumed(session, room, seat, Link::elsewhere(by), (order, handed), before);
     }
 
     fn take_resumed(
@@ -273,13 +282,13 @@ impl Signaling {
         room: &RoomName,
         seat: &mut Seat,
         mut link: Link,
-        order: u64,
+        (order, handed): (u64, Serial),
         before: Occupant,
     ) {
         // Whom it is linked to may be an earlier one still, when two took the seat back one after the other.
         let known = seat.role.is_some() && seat.link.is_some();
         if !known || order <= seat.latest {
-            return self.take_arrived(session, room, seat, link, order);
+            return self.take_arrived(session, room, seat, link, (order, handed));
         }
         seat.latest = order;
         let met = seat.link.as_ref().is_some_and(|link| link.met);
@@ -288,7 +297,8 @@ impl Signaling {
             self.tell(session, reply::room("ready", room));
         }
         link.met = true;
-        seat.link = Some(link);
+        seat.link = Some(link.clone());
+        self.empty_outbox(session, room, seat, &link, handed);
     }
 
     /// `before` has its seat no more: `by` has.

@@ -12,12 +12,12 @@ use smallvec::SmallVec;
 use socketioxide::ProtocolVersion;
 use socketioxide_core::packet::Packet;
 
-use super::{Presence, inbox::Inbox, lock};
+use super::{Presence, inbox::Inbox, lock, mail::Outbox};
 use crate::{
     admission::Grant,
     id::{Generation, NodeId, PeerId, ResumeToken, RoomName},
     protocol::ByeReason,
-    rooms::{Occupant, Role},
+    rooms::{Occupant, Role, Serial},
     transport::flow::{Flow, Pause},
 };
 
@@ -37,6 +37,10 @@ pub struct Seat {
     pub link: Option<Link>,
     /// What the other peer did while the registry had not answered yet.
     pub early: Early,
+    /// The order of this seat, and how many messages came from it.
+    pub said: Serial,
+    /// What it said to a peer that is away.
+    pub outbox: Option<Box<Outbox>>,
     /// The order of the latest seat of the room that is known here, be it one's own. News of an earlier one come too late.
     pub latest: u64,
 }
@@ -45,18 +49,26 @@ impl Seat {
     /// The wish for a seat in `room`.
     #[must_use]
     pub fn wished(room: RoomName) -> Self {
-        Self { room, role: None, token: None, link: None, early: Early::Nothing, latest: 0 }
+        Self { room, role: None, token: None, link: None, early: Early::Nothing, said: Serial::default(), outbox: None, latest: 0 }
     }
 
     /// It is this session's own from now on.
     pub fn take(&mut self, role: Role, order: u64) {
         self.role = Some(role);
+        self.said = Serial { seat: order, said: 0 };
         if order > self.latest {
             self.latest = order;
             // Who arrived before this seat was taken did not arrive beside it.
             if matches!(self.early, Early::Arrived(..)) {
                 self.early = Early::Nothing;
             }
+        }
+    }
+
+    /// Who it waited for does not come back: its senders are told.
+    pub fn give_up_outbox(&mut self) {
+        if let Some(outbox) = self.outbox.take() {
+            outbox.give_up();
         }
     }
 

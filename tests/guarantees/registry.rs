@@ -307,7 +307,7 @@ async fn redis_registry() -> Made {
     let cluster = Cluster::new(
         deployment,
         &settings.redis,
-        (&settings.cluster, settings.seats.grace),
+        (&settings.cluster, &settings.seats),
         node,
         &metrics,
         &lifecycle,

@@ -17,6 +17,9 @@
 --   <tag>ended                hash: "node:lease" -> ms at which it ended, until it is swept
 --   <tag>kept                 sorted set: rooms with seats of leases that were swept -> ms at which one is free. Such a seat
 --                             has "@" and the ms at which its lease ended in the place of that lease.
+--   <tag>mail:<field>:<room>  list: what the holder of that seat said to a peer that is away, or not there yet, each entry "to ms
+--                             bytes seat said message": the key of the seat that it is for (-: of whoever comes), when it came,
+--                             the bytes of all up to here, its number, and what it says
 --
 -- Invariants: a room has no third field. A seat counts as taken as long as nodes[node] names its lease and that lease
 -- has not ended, and one that can be taken back for a while longer (`keep`); a lease that ended is struck out by whoever
@@ -93,4 +96,14 @@ local function kept_for(seat, keep, now)
   -- Of a lease that is not known to have ended, nor to stand, nothing is known.
   if not ended then return 0 end
   return tonumber(ended) + keep - now
+end
+
+-- Where that is kept which the seat in a field of a room said.
+local function mail_of(prefix, room, field)
+  return prefix .. 'mail:' .. field .. ':' .. room
+end
+
+local function parse_mail(text)
+  local to, ms, bytes, seat, said, at = string.match(text, '^(%S+) (%d+) (%d+) (%d+) (%d+) ()')
+  return { to = to, ms = tonumber(ms), bytes = tonumber(bytes), seat = seat, said = said, body = string.sub(text, at) }
 end

@@ -11,6 +11,7 @@ for field = 1, 2 do
   if seat and seat.peer == peer and seat.generation == generation and seat.node == node then
     local now = milliseconds()
     redis.call('HDEL', ROOM, field)
+    redis.call('DEL', mail_of(ARGV[5], ARGV[4], field))
     -- One lease can hold both seats of a room.
     local other = taken[3 - field] and parse_seat(taken[3 - field])
     if not (other and other.node == node and other.lease == seat.lease) then
