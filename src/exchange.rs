@@ -128,12 +128,21 @@ pub struct Tally {
 /// Told once what is answered.
 pub type Reply = Box<dyn FnOnce(Answer) + Send>;
 
+/// How soon the receipt of a letter is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Haste {
+    /// Nobody waits for it.
+    No,
+    /// Somebody does.
+    Yes,
+    /// Somebody does, and a letter is being delivered: this one leaves when that is done.
+    AfterDelivery,
+}
+
 /// Takes letters to other nodes.
 pub trait Post: Send + Sync + 'static {
     /// Sends `letter` to the node of the occupant it is for, after all that was sent there before. Never waits.
-    ///
-    /// `urgent`: somebody waits for the receipt.
-    fn send(&self, letter: &Letter, urgent: bool, receipt: Option<Receipt>);
+    fn send(&self, letter: &Letter, haste: Haste, receipt: Option<Receipt>);
 
     /// Asks `node`; none when it does not answer in time, or is of a version that cannot. It may have done it all the same.
     fn ask(&self, node: NodeId, question: Question) -> BoxFuture<'_, Option<Answer>>;

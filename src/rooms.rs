@@ -123,6 +123,8 @@ pub enum KeepOutcome {
     Present,
     /// Nobody is there, or nobody who can come back.
     Gone,
+    /// Fewer messages are kept of this side than should be: the others have to be kept again, and before this one.
+    Forgotten,
 }
 
 /// The answer to a request for a seat.
@@ -211,7 +213,8 @@ pub trait Registry: Send + Sync + 'static {
     /// [`RegistryError`] when it cannot tell whether the seat is free.
     fn leave<'a>(&'a self, room: &'a RoomName, who: Occupant) -> BoxFuture<'a, Result<LeaveOutcome, RegistryError>>;
 
-    /// Keeps a message of `from`, who sits there, for `to`, who is away, or for whoever takes the second seat.
+    /// Keeps a message of `from`, who sits there, for `to`, who is away, or for whoever takes the second seat; `before` are kept
+    /// already.
     ///
     /// # Errors
     /// [`RegistryError`] when it cannot tell; then it may be kept all the same.
@@ -221,6 +224,7 @@ pub trait Registry: Send + Sync + 'static {
         from: Occupant,
         to: Option<Occupant>,
         mail: Mail,
+        before: usize,
         most: Most,
     ) -> BoxFuture<'a, Result<KeepOutcome, RegistryError>>;
 

@@ -34,7 +34,7 @@ use crate::{
     adapter::{Outlet, OutletSlot, Switchboard, Undelivered},
     admission::{Admission, Denied, Grant},
     config::{Addresses, Compat, Limits, Seats, Timeouts},
-    exchange::{Addressee, Content, Delivery, Letter, Post, Question, Reply, Tally},
+    exchange::{Addressee, Content, Delivery, Haste, Letter, Post, Question, Reply, Tally},
     ice::Ice,
     id::{Generation, NodeId, PeerId, RoomName},
     lifecycle::Lifecycle,
@@ -486,7 +486,7 @@ impl Signaling {
     /// Sends a letter for which nobody waits.
     fn send_letter(&self, room: &RoomName, from: Occupant, to: Occupant, content: Content) {
         if let Some(post) = &self.post {
-            post.send(&Letter { room: room.clone(), from, to, content, trace: None }, false, None);
+            post.send(&Letter { room: room.clone(), from, to, content, trace: None }, Haste::No, None);
         }
     }
 

@@ -30,7 +30,7 @@ use super::{
     topology,
 };
 use crate::{
-    exchange::{Addressee, Answer, Content, Delivery, Letter, Post, Question, Receipt},
+    exchange::{Addressee, Answer, Content, Delivery, Haste, Letter, Post, Question, Receipt},
     id::NodeId,
     metrics::Metrics,
 };
@@ -180,14 +180,20 @@ impl Bus {
     }
 
     /// Sends a record to one node.
-    fn push(&self, node: NodeId, record: Vec<u8>, urgent: bool, perishable: bool, receipt: Option<Receipt>) {
+    fn push(
+        &self,
+        node: NodeId,
+        record: Vec<u8>,
+        (urgent, at_once): (bool, bool),
+        perishable: bool,
+        receipt: Option<Receipt>,
+    ) {
         let line = self.line(node);
         let bytes = i64::try_from(record.len()).unwrap_or(i64::MAX);
         match line.push(record, urgent, perishable, receipt, Instant::now()) {
             Ok(first) => {
                 self.metrics.bus_waiting_bytes.add(bytes);
-                // Only what a client has just sent: anything else may come from within a delivery.
-                if first && perishable {
+                if first && at_once {
                     self.send_at_once(&line);
                 } else if first {
                     self.queue(&line);
@@ -216,7 +222,7 @@ impl Bus {
             let receipt: Receipt = Box::new(move |delivery| {
                 let _ = told.send(delivery);
             });
-            self.push(*node, record.clone(), true, true, Some(receipt));
+            self.push(*node, record.clone(), (true, true), true, Some(receipt));
         }
         drop(told);
         let mut missing = 0;
@@ -339,7 +345,7 @@ impl Bus {
                     question,
                     Box::new(move |answer| {
                         if let Some(bus) = this.upgrade() {
-                            bus.push(from, frame::answer(number, &answer), false, false, None);
+                            bus.push(from, frame::answer(number, &answer), (false, false), false, None);
                         }
                     }),
                 );
@@ -485,11 +491,13 @@ fn tell(due: Vec<Due>) {
 }
 
 impl Post for Bus {
-    fn send(&self, letter: &Letter, urgent: bool, receipt: Option<Receipt>) {
+    fn send(&self, letter: &Letter, haste: Haste, receipt: Option<Receipt>) {
         let perishable = matches!(letter.content, Content::Event { .. });
         // A node that goes waits until its peers' partners know.
-        let urgent = urgent || matches!(letter.content, Content::Departed(_));
-        self.push(letter.to.node, frame::letter(letter), urgent, perishable, receipt);
+        let urgent = haste != Haste::No || matches!(letter.content, Content::Departed(_));
+        // Only what a client has just sent: anything else may come from within a delivery.
+        let at_once = perishable && haste != Haste::AfterDelivery;
+        self.push(letter.to.node, frame::letter(letter), (urgent, at_once), perishable, receipt);
     }
 
     fn ask(&self, node: NodeId, question: Question) -> BoxFuture<'_, Option<Answer>> {
@@ -503,7 +511,7 @@ impl Post for Bus {
                 lock(&questions).remove(&number);
             }
         });
-        self.push(node, frame::question(number, &question), true, true, Some(receipt));
+        self.push(node, frame::question(number, &question), (true, true), true, Some(receipt));
         async move {
             let _waits = waits;
             tokio::time::timeout(self.patience, answered).await.ok()?.ok()

@@ -460,7 +460,7 @@ impl Partition {
         room: &RoomName,
         from: Occupant,
         to: Option<Occupant>,
-        mail: Mail,
+        (mail, before): (Mail, usize),
         most: Most,
     ) -> Result<KeepOutcome, RegistryError> {
         let unavailable = || RegistryError::Unavailable("redis is out of reach, or recovers".to_owned());
@@ -475,7 +475,7 @@ impl Partition {
         );
         let numbers = [from.generation.0, mail.serial.seat, mail.serial.said].map(|number| number.to_string());
         let (keep, age) = (millis(self.shared.keep()), millis(age));
-        let (messages, bytes) = (most.messages.to_string(), most.bytes.to_string());
+        let [messages, bytes, before] = [most.messages, most.bytes, before].map(|number| number.to_string());
         let answer = scripts::KEEP
             .call(
                 &standing.connection,
@@ -498,6 +498,7 @@ impl Partition {
                     messages.as_bytes(),
                     bytes.as_bytes(),
                     age.as_bytes(),
+                    before.as_bytes(),
                 ],
                 self.shared.settings.patience,
                 &self.shared.metrics,
@@ -1073,8 +1074,9 @@ fn kept_with(answer: &[Value]) -> Result<(Vec<Mail>, &[Value]), CallError> {
         Ok(Mail { serial: Serial { seat: count(seat)?, said: count(said)? }, body: body.clone().into() })
     });
     let mut mail = mail.collect::<Result<Vec<_>, _>>()?;
-    // Requests of one connection may overtake each other before they are sent.
+    // One that did not get there at first may be kept after later ones, and one whose answer was lost twice.
     mail.sort_by_key(|mail| mail.serial);
+    mail.dedup_by_key(|mail| mail.serial);
     if rest.is_empty() { Ok((mail, answer)) } else { Err(CallError::Form) }
 }
 
@@ -1085,6 +1087,7 @@ fn kept(answer: &[Value]) -> Result<KeepOutcome, CallError> {
         "full" => Ok(KeepOutcome::Full),
         "present" => Ok(KeepOutcome::Present),
         "gone" => Ok(KeepOutcome::Gone),
+        "forgotten" => Ok(KeepOutcome::Forgotten),
         // As good as no answer.
         "lost" | "recovering" => Err(CallError::Late),
         _ => Err(CallError::Form),

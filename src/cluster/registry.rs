@@ -44,9 +44,10 @@ impl Registry for RedisRegistry {
         from: Occupant,
         to: Option<Occupant>,
         mail: Mail,
+        before: usize,
         most: Most,
     ) -> BoxFuture<'a, Result<KeepOutcome, RegistryError>> {
-        self.partition(room).keep(room, from, to, mail, most).boxed()
+        self.partition(room).keep(room, from, to, (mail, before), most).boxed()
     }
 
     fn forget(&self, room: &RoomName, who: Occupant) {

@@ -208,6 +208,7 @@ impl Registry for MemoryRegistry {
         from: Occupant,
         to: Option<Occupant>,
         mail: Mail,
+        _: usize,
         most: Most,
     ) -> BoxFuture<'a, Result<KeepOutcome, RegistryError>> {
         let mut shard = self.shard(room);

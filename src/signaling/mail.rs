@@ -8,7 +8,10 @@
 //!
 //! Invariant: an acknowledgement says *kept* only when the registry has said so. A pair that is both there never comes here.
 
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use prometheus::IntGauge;
@@ -21,7 +24,7 @@ use super::{
 };
 use crate::{
     adapter::Undelivered,
-    exchange::Delivery,
+    exchange::{Delivery, Haste},
     id::RoomName,
     metrics::RelayResult,
     rooms::{KeepOutcome, Mail, Occupant, RegistryError, Serial},
@@ -34,15 +37,30 @@ pub struct Outbox {
     to: Option<Occupant>,
     /// In the order of their numbers.
     waiting: Vec<Waiting>,
+    /// A task gives them to the registry, one after the other.
+    busy: bool,
 }
 
 #[derive(Debug)]
 struct Waiting {
     serial: Serial,
     parcel: Parcel,
+    since: Instant,
     bytes: Counted,
+    stage: Stage,
     /// Who has to be told what becomes of it; none when it was told that it is kept.
     part: Option<Part>,
+}
+
+/// How far a message is with the registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It does not have it.
+    New,
+    /// It has been asked.
+    Asked,
+    /// It has it, unless it forgets.
+    Kept,
 }
 
 /// Bytes that are counted as kept, until this is dropped.
@@ -63,10 +81,61 @@ impl Drop for Counted {
 }
 
 impl Outbox {
-    /// Takes out the message of that number.
-    fn take(&mut self, serial: Serial) -> Option<Waiting> {
-        let at = self.waiting.iter().position(|waiting| waiting.serial == serial)?;
-        Some(self.waiting.remove(at))
+    fn new(to: Option<Occupant>) -> Self {
+        Self { to, waiting: Vec::new(), busy: false }
+    }
+
+    /// What is too old for whoever comes is of no use to him.
+    fn forget_old(&mut self, age: Duration) {
+        if self.to.is_none() {
+            self.waiting.retain(|waiting| waiting.since.elapsed() <= age);
+        }
+    }
+
+    /// The next message that the registry does not have, and how many it should have.
+    fn next(&mut self) -> Option<(Serial, Parcel, usize)> {
+        let before = self.waiting.iter().filter(|waiting| waiting.stage == Stage::Kept).count();
+        let next = self.waiting.iter_mut().find(|waiting| waiting.stage == Stage::New)?;
+        next.stage = Stage::Asked;
+        Some((next.serial, next.parcel.clone(), before))
+    }
+
+    /// What the registry says of the message of that number. Tells whether the next one is to be asked for, and who has to be
+    /// told what.
+    fn answered(
+        &mut self,
+        serial: Serial,
+        kept: &Result<KeepOutcome, RegistryError>,
+    ) -> (bool, Option<(Part, RelayResult)>) {
+        let Some(at) = self.waiting.iter().position(|waiting| waiting.serial == serial) else { return (true, None) };
+        let one = &mut self.waiting[at];
+        let result = match kept {
+            Ok(KeepOutcome::Kept) => {
+                one.stage = Stage::Kept;
+                return (true, one.part.take().map(|part| (part, RelayResult::Kept)));
+            }
+            Ok(KeepOutcome::Forgotten) => {
+                for waiting in &mut self.waiting {
+                    waiting.stage = Stage::New;
+                }
+                return (true, None);
+            }
+            // Its news are on their way, and take along what waits here.
+            Ok(KeepOutcome::Present) => {
+                one.stage = Stage::New;
+                return (false, None);
+            }
+            Ok(KeepOutcome::Full) => RelayResult::TooManyKept,
+            Ok(KeepOutcome::Gone) => RelayResult::NoPeer,
+            Err(_) => RelayResult::Unavailable,
+        };
+        if one.part.is_none() && result == RelayResult::Unavailable {
+            // It was kept once, and is asked for again with the next.
+            one.stage = Stage::New;
+            return (false, None);
+        }
+        let gone = self.waiting.remove(at);
+        (true, gone.part.map(|part| (part, result)))
     }
 
     /// Its peer does not come back.
@@ -86,8 +155,8 @@ impl Waiting {
 }
 
 impl Signaling {
-    /// Puts a message into the outbox of `seat`, for `to` or for whoever comes. What comes back is to be asked for with
-    /// [`Signaling::ask_to_keep`] when no lock is held.
+    /// Puts a message into the outbox of `seat`, for `to` or for whoever comes; [`Signaling::keep_outbox`] is to be called when no
+    /// lock is held.
     ///
     /// # Errors
     /// Why it cannot be kept.
@@ -103,11 +172,12 @@ impl Signaling {
             return Err((RelayResult::NoPeer, part));
         }
         let bytes = parcel.bytes();
-        let outbox = seat.outbox.get_or_insert_with(|| Box::new(Outbox { to, waiting: Vec::new() }));
+        let outbox = seat.outbox.get_or_insert_with(|| Box::new(Outbox::new(to)));
         if outbox.to != to {
             // Whom it was for did not come back.
-            std::mem::replace(&mut **outbox, Outbox { to, waiting: Vec::new() }).give_up();
+            std::mem::replace(&mut **outbox, Outbox::new(to)).give_up();
         }
+        outbox.forget_old(self.most.age);
         let all: usize = outbox.waiting.iter().map(|waiting| waiting.bytes.0).sum();
         let in_all = usize::try_from(self.metrics.kept_bytes.get()).unwrap_or(0);
         if outbox.waiting.len() >= self.most.messages
@@ -116,61 +186,65 @@ impl Signaling {
         {
             return Err((RelayResult::TooManyKept, part));
         }
-        let waiting =
-            Waiting { serial, parcel: parcel.clone(), bytes: Counted::new(bytes, &self.metrics.kept_bytes), part };
+        let waiting = Waiting {
+            serial,
+            parcel: parcel.clone(),
+            since: Instant::now(),
+            bytes: Counted::new(bytes, &self.metrics.kept_bytes),
+            stage: Stage::New,
+            part,
+        };
         let at = outbox.waiting.partition_point(|other| other.serial < serial);
         outbox.waiting.insert(at, waiting);
         Ok(())
     }
 
-    /// Asks the registry to keep what is in the outbox.
-    pub(super) fn ask_to_keep(
-        self: &Arc<Self>,
-        session: &Arc<Session>,
-        room: &RoomName,
-        serial: Serial,
-        to: Option<Occupant>,
-        parcel: &Parcel,
-    ) {
+    /// Has the registry keep what is in the outbox, one message after the other: what it hands over is then all up to some number.
+    pub(super) fn keep_outbox(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName) {
         let (signaling, session, room) = (Arc::clone(self), Arc::clone(session), room.clone());
-        let mail = Mail { serial, body: parcel.to_body() };
         self.lifecycle.spawn(async move {
-            let kept = signaling.registry.keep(&room, session.occupant(), to, mail, signaling.most).await;
-            signaling.asked_to_keep(&session, &room, serial, kept);
-        });
-    }
-
-    fn asked_to_keep(
-        &self,
-        session: &Session,
-        room: &RoomName,
-        serial: Serial,
-        kept: Result<KeepOutcome, RegistryError>,
-    ) {
-        let told = {
-            let mut seats = session.seats();
-            // It may have gone to its peer meanwhile, or its peer for good.
-            let Some(outbox) = seat_in(&mut seats, room).and_then(|seat| seat.outbox.as_mut()) else { return };
-            let result = match kept {
-                Ok(KeepOutcome::Kept) => {
-                    let waiting = outbox.waiting.iter_mut().find(|waiting| waiting.serial == serial);
-                    let Some(part) = waiting.and_then(|waiting| waiting.part.take()) else { return };
-                    (RelayResult::Kept, Some(part))
+            let mut begun_for = None;
+            loop {
+                let (to, next) = {
+                    let mut seats = session.seats();
+                    let Some(outbox) = seat_in(&mut seats, &room).and_then(|seat| seat.outbox.as_mut()) else { return };
+                    // Another task is at it; or this outbox is another than before, and has its own.
+                    if begun_for.map_or(outbox.busy, |to| to != outbox.to) {
+                        return;
+                    }
+                    begun_for = Some(outbox.to);
+                    outbox.forget_old(signaling.most.age);
+                    let next = outbox.next();
+                    outbox.busy = next.is_some();
+                    (outbox.to, next)
+                };
+                let Some((serial, parcel, before)) = next else { return };
+                let mail = Mail { serial, body: parcel.to_body() };
+                let asked = signaling.registry.keep(&room, session.occupant(), to, mail, before, signaling.most);
+                let kept = asked.await;
+                let told = {
+                    let mut seats = session.seats();
+                    let outbox = seat_in(&mut seats, &room).and_then(|seat| seat.outbox.as_mut());
+                    // It may have gone to its peer meanwhile, or its peer for good.
+                    let Some(outbox) = outbox.filter(|outbox| outbox.to == to) else { return };
+                    let (go_on, told) = outbox.answered(serial, &kept);
+                    if !go_on {
+                        outbox.busy = false;
+                    }
+                    told.map(|told| (go_on, told)).ok_or(go_on)
+                };
+                let go_on = match told {
+                    Ok((go_on, (part, result))) => {
+                        part.done(result);
+                        go_on
+                    }
+                    Err(go_on) => go_on,
+                };
+                if !go_on {
+                    return;
                 }
-                // Its news are on their way, and take along what waits here.
-                Ok(KeepOutcome::Present) => return,
-                Ok(KeepOutcome::Full) => (RelayResult::TooManyKept, None),
-                Ok(KeepOutcome::Gone) => (RelayResult::NoPeer, None),
-                Err(_) => (RelayResult::Unavailable, None),
-            };
-            match result {
-                (result, Some(part)) => Some((result, part)),
-                (result, None) => outbox.take(serial).and_then(|waiting| Some((result, waiting.part?))),
             }
-        };
-        if let Some((result, part)) = told {
-            part.done(result);
-        }
+        });
     }
 
     /// A message to `to` did not get there, as that one is away: it is kept, if its seat is.
@@ -194,7 +268,7 @@ impl Signaling {
             }
         };
         match set_aside {
-            Ok(()) => self.ask_to_keep(session, room, serial, Some(to), parcel),
+            Ok(()) => self.keep_outbox(session, room),
             Err((result, Some(part))) => part.done(result),
             Err((_, None)) => self.metrics.kept_lost.inc(),
         }
@@ -209,11 +283,21 @@ impl Signaling {
         link: &Link,
         handed: Serial,
     ) {
-        let Some(outbox) = seat.outbox.take() else { return };
+        let Some(mut outbox) = seat.outbox.take() else { return };
+        outbox.forget_old(self.most.age);
         for waiting in outbox.waiting {
-            if waiting.serial <= handed {
-                waiting.done(RelayResult::Kept);
-                continue;
+            match waiting.stage {
+                Stage::Kept | Stage::Asked if waiting.serial == handed => {
+                    waiting.done(RelayResult::Kept);
+                    continue;
+                }
+                Stage::Kept if waiting.serial < handed => continue,
+                // It was overtaken by later ones that did not get there at first, and may have been handed over or not.
+                Stage::Asked if waiting.serial < handed => {
+                    waiting.done(RelayResult::Unavailable);
+                    continue;
+                }
+                Stage::Kept | Stage::Asked | Stage::New => {}
             }
             let Waiting { serial, parcel, part, .. } = waiting;
             if link.occupant.node != self.node {
@@ -236,7 +320,7 @@ impl Signaling {
                 (Err(Undelivered::TooSlow), Some(part)) => part.done(RelayResult::PeerTooSlow),
                 // It was lost again at once.
                 (Err(_), part) => match self.set_aside(seat, serial, Some(link.occupant), &parcel, part) {
-                    Ok(()) => self.ask_to_keep(session, room, serial, Some(link.occupant), &parcel),
+                    Ok(()) => self.keep_outbox(session, room),
                     Err((result, Some(part))) => part.done(result),
                     Err((_, None)) => self.metrics.kept_lost.inc(),
                 },
@@ -264,12 +348,18 @@ impl Signaling {
                 (Delivery::Delivered, Some(part)) => part.done(RelayResult::Delivered),
                 // What was acknowledged is not given up as long as there is somebody to give it to.
                 (_, part) => match session.upgrade() {
-                    Some(session) => signaling.fall_back(&session, &its_room, serial, to, &its_parcel, part),
+                    // Not here: who sends this may hold the lock on the seat.
+                    Some(session) => {
+                        let lifecycle = signaling.lifecycle.clone();
+                        lifecycle.spawn(async move {
+                            signaling.fall_back(&session, &its_room, serial, to, &its_parcel, part);
+                        });
+                    }
                     None => signaling.metrics.kept_lost.inc(),
                 },
             }
         };
-        self.post_event(room, session.occupant(), to, &parcel, true, None, Box::new(receipt));
+        self.post_event(room, session.occupant(), to, &parcel, Haste::AfterDelivery, None, Box::new(receipt));
     }
 
     /// Hands over what was kept for `session`, if that has not been done.

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     adapter::Undelivered,
-    exchange::{Content, Delivery, Letter, Receipt},
+    exchange::{Content, Delivery, Haste, Letter, Receipt},
     id::RoomName,
     metrics::{Metrics, RelayResult},
     protocol::{self, Arguments, Code, Refusal, Request},
@@ -240,7 +240,7 @@ impl Signaling {
             }
         }
         for way in kept {
-            self.ask_to_keep(session, &way.room, way.serial, way.to(), parcel);
+            self.keep_outbox(session, &way.room);
         }
         for way in ways {
             let Some(link) = way.peer() else { continue };
@@ -308,7 +308,8 @@ impl Signaling {
             }
         });
         let trace = asked.span.map(|span| span.context());
-        self.post_event(&way.room, session.occupant(), to, parcel, urgent, trace, receipt);
+        let haste = if urgent { Haste::Yes } else { Haste::No };
+        self.post_event(&way.room, session.occupant(), to, parcel, haste, trace, receipt);
     }
 
     /// Sends what a peer said to another node.
@@ -319,14 +320,14 @@ impl Signaling {
         from: Occupant,
         to: Occupant,
         parcel: &Parcel,
-        urgent: bool,
+        haste: Haste,
         trace: Option<TraceContext>,
         receipt: Receipt,
     ) {
         let attachments = parcel.attachments.iter().flatten().cloned().collect();
         let content = Content::Event { array: parcel.array.clone(), attachments };
         match &self.post {
-            Some(post) => post.send(&Letter { room: room.clone(), from, to, content, trace }, urgent, Some(receipt)),
+            Some(post) => post.send(&Letter { room: room.clone(), from, to, content, trace }, haste, Some(receipt)),
             None => receipt(Delivery::NoPeer),
         }
     }

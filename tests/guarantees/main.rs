@@ -10,6 +10,7 @@ mod faults;
 mod history;
 mod hostile;
 mod ice;
+mod kept;
 mod layout;
 mod limits;
 mod order;

@@ -6,16 +6,20 @@ use std::{
         Arc, Weak,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use duet::{
     cluster::{Cluster, topology::Deployment},
     config::Settings,
     exchange::{Addressee, Delivery, Letter, Question, Reply},
-    id::{Generation, NodeId, PeerId, RoomName, Sid},
+    id::{Generation, NodeId, PeerId, ResumeToken, RoomName, Sid},
     lifecycle::Lifecycle,
     metrics::Metrics,
-    rooms::{JoinOutcome, LeaveOutcome, Occupant, Registry, Role, SEATS, memory::MemoryRegistry},
+    rooms::{
+        Ask, JoinOutcome, KeepOutcome, LeaveOutcome, Mail, Most, Occupant, Registry, Role, SEATS, Serial,
+        memory::MemoryRegistry,
+    },
 };
 use proptest::prelude::*;
 
@@ -101,6 +105,52 @@ async fn who_looks_sees_who_sits_there_and_changes_nothing(registry: Arc<dyn Reg
     assert_eq!(look("r").await, [(b, Role::Joined)]);
     leave(&*registry, "r", b).await;
     assert_eq!((look("r").await, registry.occupancy()), (vec![], duet::rooms::Occupancy::default()));
+}
+
+async fn what_is_kept_is_for_who_takes_the_seat_back_or_for_who_comes_first(
+    registry: Arc<dyn Registry>,
+    node: NodeId,
+) {
+    let most = Most { messages: 3, bytes: 100, age: Duration::from_secs(10) };
+    let room = room("r");
+    let mail = |n: u64| Mail { serial: Serial { seat: 7, said: n }, body: format!("\0 {n} \u{e9}").into() };
+    let keep = async |from, to, n| registry.keep(&room, from, to, mail(n), 0, most).await.expect("an answer");
+    let [a, b, c] = [occupant(node), occupant(node), occupant(node)];
+    let key = ResumeToken::random().expect("a token").key();
+    assert_eq!(keep(a, None, 1).await, KeepOutcome::Gone, "who does not sit there keeps nothing");
+    join(&*registry, "r", a).await;
+    assert_eq!(keep(a, Some(b), 1).await, KeepOutcome::Gone);
+    // Whichever comes first is handed over first.
+    for n in [2, 1, 3] {
+        assert_eq!(keep(a, None, n).await, KeepOutcome::Kept);
+    }
+    assert_eq!(keep(a, None, 4).await, KeepOutcome::Full);
+    let ask = Ask { who: b, key: Some(key), resume: None };
+    let joined = registry.join(&room, ask).await.expect("an answer");
+    assert_eq!((joined.outcome, joined.mail), (JoinOutcome::Joined(a), vec![mail(1), mail(2), mail(3)]));
+    assert_eq!(keep(a, None, 4).await, KeepOutcome::Present);
+    assert_eq!(keep(a, Some(c), 4).await, KeepOutcome::Present);
+    assert_eq!(keep(b, Some(a), 4).await, KeepOutcome::Gone, "who cannot come back");
+    assert_eq!(keep(a, Some(b), 5).await, KeepOutcome::Kept);
+    let large = Mail { serial: Serial { seat: 7, said: 6 }, body: vec![0; 100].into() };
+    assert_eq!(registry.keep(&room, a, Some(b), large, 0, most).await, Ok(KeepOutcome::Full));
+    let back = Occupant { peer: PeerId(Sid::new()), ..b };
+    let resumed = registry.join(&room, Ask { who: back, key: None, resume: Some(key) }).await.expect("an answer");
+    assert_eq!((resumed.outcome, resumed.mail), (JoinOutcome::Resumed(Role::Joined, b, Some(a)), vec![mail(5)]));
+    // What was for one that left is not for the next.
+    assert_eq!(keep(a, Some(back), 6).await, KeepOutcome::Kept);
+    leave(&*registry, "r", back).await;
+    let next = registry.join(&room, c.into()).await.expect("an answer");
+    assert_eq!((next.outcome, next.mail), (JoinOutcome::Joined(a), vec![]));
+    // Nor is what was said by one that left.
+    leave(&*registry, "r", c).await;
+    assert_eq!(keep(a, None, 7).await, KeepOutcome::Kept);
+    leave(&*registry, "r", a).await;
+    assert_eq!(registry.join(&room, a.into()).await.expect("an answer").mail, []);
+    assert_eq!(registry.join(&room, b.into()).await.expect("an answer").mail, []);
+    for who in [a, b] {
+        leave(&*registry, "r", who).await;
+    }
 }
 
 async fn many_at_once_get_two_seats(registry: Arc<dyn Registry>, node: NodeId) {
@@ -252,6 +302,7 @@ macro_rules! registry_suite {
                 a_seat_that_is_left_can_be_taken,
                 a_leave_frees_only_its_own_seat,
                 who_looks_sees_who_sits_there_and_changes_nothing,
+                what_is_kept_is_for_who_takes_the_seat_back_or_for_who_comes_first,
                 many_at_once_get_two_seats,
                 joins_and_leaves_at_random_never_seat_a_third,
             );

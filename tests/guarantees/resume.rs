@@ -15,20 +15,20 @@ use crate::support::{
 };
 
 /// Settings with that much grace.
-fn grace(settings: Variables, grace: &str) -> Variables {
+pub fn grace(settings: Variables, grace: &str) -> Variables {
     [settings, vec![("DUET_SEATS__GRACE".into(), grace.into())]].concat()
 }
 
-async fn join(client: &mut Client, room: &str) -> Value {
+pub async fn join(client: &mut Client, room: &str) -> Value {
     client.call(&json!(["create or join", room, {}])).await
 }
 
-async fn resume(client: &mut Client, room: &str, token: &Value) -> Value {
+pub async fn resume(client: &mut Client, room: &str, token: &Value) -> Value {
     client.call(&json!(["create or join", room, {"resume": token}])).await
 }
 
 /// Two peers in a room, and the second's token.
-async fn pair_with_token(first: &mut Client, second: &mut Client, room: &str) -> (Value, Value) {
+pub async fn pair_with_token(first: &mut Client, second: &mut Client, room: &str) -> (Value, Value) {
     let one = join(first, room).await;
     assert_eq!(one["outcome"], "created", "{one}");
     let two = join(second, room).await;
@@ -40,7 +40,7 @@ async fn pair_with_token(first: &mut Client, second: &mut Client, room: &str) ->
 }
 
 /// Both say something, and each hears the other.
-async fn talk(one: &mut Client, other: &mut Client) {
+pub async fn talk(one: &mut Client, other: &mut Client) {
     assert_eq!(one.call(&json!(["message", "to the other"])).await, json!({"ok": true}));
     assert_eq!(other.until("message").await, [json!("to the other")]);
     assert_eq!(other.call(&json!(["message", "to the one"])).await, json!({"ok": true}));
@@ -193,12 +193,12 @@ async fn who_waits_gets_the_seat_that_comes_free(first: &Node, second: &Node, th
 
 /// Each guarantee on one node, and with the peers on three.
 macro_rules! on_one_node_and_on_three {
-    ($($grace:literal: $test:ident,)*) => {
+    ($($grace:literal $(and $name:literal $value:literal)*: $test:ident,)*) => {
         mod alone {
             use super::*;
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
-                let node = node(&[("DUET_SEATS__GRACE", $grace)]).await;
+                let node = node(&[("DUET_SEATS__GRACE", $grace), $(($name, $value))*]).await;
                 super::$test(&node, &node, &node).await;
                 node.stop().await;
             })*
@@ -208,13 +208,16 @@ macro_rules! on_one_node_and_on_three {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
                 let redis = Redis::start(RedisOptions::default()).await;
-                let nodes = Cluster::start(&redis.url(), 3, &grace(quick(), $grace)).await;
+                let settings = [grace(quick(), $grace), vec![$(($name.into(), $value.into()))*]].concat();
+                let nodes = Cluster::start(&redis.url(), 3, &settings).await;
                 super::$test(&nodes[0], &nodes[1], &nodes[2]).await;
                 nodes.stop().await;
             })*
         }
     };
 }
+
+pub(crate) use on_one_node_and_on_three;
 
 on_one_node_and_on_three!(
     "15s": a_lost_peer_takes_its_seat_back_and_nobody_else_does,

@@ -402,6 +402,20 @@ impl Client {
         }
     }
 
+    /// Says nothing more, without a word, and hears all that the server had said before it noticed.
+    pub async fn hang_up(mut self) -> Vec<Heard> {
+        if let MaybeTlsStream::Plain(stream) = self.stream.get_ref() {
+            let _ = socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write);
+        }
+        let mut heard = Vec::new();
+        loop {
+            match self.hear().await {
+                Heard::Closed => return heard,
+                one => heard.push(one),
+            }
+        }
+    }
+
     /// Whether the server closes the connection, whatever it says before.
     pub async fn is_closed_by_server(&mut self) -> bool {
         tokio::time::timeout(PATIENCE, async { while self.hear().await != Heard::Closed {} }).await.is_ok()
