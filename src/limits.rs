@@ -343,6 +343,23 @@ impl Limiter {
         });
     }
 
+    /// How long another token has to wait, over a connection that has brought one already: who has failed too often to come
+    /// by another connection waits for longest.
+    #[must_use]
+    pub fn another_token(&self, address: IpAddr, now: Moment) -> Duration {
+        let rules = self.rules();
+        if rules.failures.is_none() {
+            return Duration::ZERO;
+        }
+        let (penalty, _) =
+            self.addresses.with(address.into(), rules.tracked, now, |account| account.penalty(rules.failures, now));
+        let delay = penalty.unwrap_or(LONGEST_DELAY);
+        if !delay.is_zero() {
+            self.count(Limit::Failures, LimitedBy::Delay);
+        }
+        delay
+    }
+
     /// Forgets what is not worth remembering.
     pub fn sweep(&self, now: Moment) {
         self.addresses.sweep(now);
@@ -533,8 +550,11 @@ mod tests {
             assert!(delay > last && delay < LONGEST_DELAY, "{delay:?}");
             last = delay;
         }
+        assert_eq!(limiter.another_token(address(1), START), last);
         limiter.failed(address(1), 1, START);
         assert_eq!(ask(START).expect_err("refused").limit, Limit::Failures);
+        assert_eq!(limiter.another_token(address(1), START), LONGEST_DELAY);
+        assert_eq!(limiter.another_token(address(2), START), Duration::ZERO);
         assert_eq!(limiter.open(address(1), START).expect_err("refused").limit, Limit::Failures);
         assert_eq!(limiter.join(address(2), &room("r"), START), Ok(Duration::ZERO));
         // However often it tries, it is forgiven within twice what is borne.
