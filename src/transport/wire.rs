@@ -65,6 +65,7 @@ impl WireContext {
 
 /// One connection. Kept in a box: the libraries above copy it into several futures.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they say what has happened, each by itself")]
 pub struct Wire {
     stream: Stream,
     context: Arc<WireContext>,
