@@ -185,7 +185,7 @@ impl Refused {
                 Refusal::new(Code::TooManySockets, "too many sockets from this address")
             }
             Limit::Handshakes => Refusal::new(Code::TooManyHandshakes, "too many handshakes from this address"),
-            Limit::Events | Limit::Wire => {
+            Limit::Events | Limit::Bytes | Limit::Frames => {
                 Refusal::new(Code::TooFast, "this socket sends more events than it may; going on like this closes it")
             }
             Limit::EventBytes => Refusal::new(Code::TooLarge, "the event is larger than one of its kind may be"),
@@ -226,8 +226,7 @@ impl Limiter {
     }
 
     /// From now on these hold. What has been counted goes on counting; who has more than is allowed now keeps it.
-    /// `message_bytes`, `attachments`, `depth` and `outbound_bytes` stay what they were: the parts that hold them to it
-    /// take them when they are built.
+    /// What is not in [`Rules`] is held by other parts.
     pub fn reload(&self, limits: &Limits) {
         self.rules.store(Arc::new(Rules::of(limits)));
     }
