@@ -6,21 +6,22 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 fail() { echo "FAILED: $*"; exit 1; }
 
-# Built from crates.io, once; unoptimised, since building it takes longer than using it.
-cargo deny --version >/dev/null 2>&1 || nice cargo install --quiet --debug --locked cargo-deny
+# Built from crates.io, once; unoptimised, since building it takes longer than using it. This version, since options move.
+deny=0.20.2
+[ "$(cargo deny --version 2>/dev/null)" = "cargo-deny $deny" ] || nice cargo install --quiet --debug --locked --version "$deny" cargo-deny
 for manifest in Cargo.toml tests/fuzz/Cargo.toml; do
-  cargo deny --manifest-path "$manifest" --log-level error --locked --all-features check --config deny.toml licenses bans sources
+  cargo deny --manifest-path "$manifest" --config deny.toml --log-level error --locked --all-features check licenses bans sources
 done
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # The database is fetched, or is there.
-advisories() { cargo deny --log-level error --locked "$@" check --config "$work/deny.toml" advisories; }
+advisories() { cargo deny --config "$work/deny.toml" --log-level error --locked "$@" check advisories; }
 cp deny.toml "$work/deny.toml"
 if [ -n "${ADVISORY_DB:-}" ]; then
   sed -i "s|^\[advisories\]|&\ndb-path = \"$ADVISORY_DB\"|" "$work/deny.toml"
   advisories --offline
-elif cargo deny --log-level error --locked fetch --config "$work/deny.toml" db >/dev/null 2>&1; then
+elif cargo deny --config "$work/deny.toml" --log-level error --locked fetch db >/dev/null 2>&1; then
   advisories
 else
   echo "NOT RUN: advisories (the RustSec database cannot be fetched here: github.com is out of reach)"
@@ -53,9 +54,9 @@ client=$(sed -n '/"node_modules\/socket.io-client"/,/}/s/.*"version": "\(.*\)",/
 named npm | grep -qx "socket.io-client@$client" || fail "the bill of materials does not name socket.io-client $client"
 if [ -n "${DUET_BIN:-}" ]; then
   # What shows in the binary: the paths that panics tell.
-  grep -aoE 'registry/src/[^/]+/[A-Za-z0-9_+.-]+/' "$DUET_BIN" | sed 's|.*-[0-9a-f]*/\(.*\)-\([0-9][^-]*\(-[a-z].*\)\{0,1\}\)/$|\1@\2|' | sort -u >"$work/binary"
+  grep -aoE 'registry/src/[^/]+/[A-Za-z0-9_+.-]+/' "$DUET_BIN" | sed 's|/$||; s|.*/||' | sort -u >"$work/binary"
   [ "$(wc -l <"$work/binary")" -gt 20 ] || fail "the binary shows no crates"
-  missing=$(comm -23 "$work/binary" "$work/named")
+  missing=$(comm -23 "$work/binary" <(tr @ - <"$work/named" | sort))
   [ -z "$missing" ] || fail "in the binary, and not in the bill of materials: $missing"
   grep -aq "\"version\":\"$client\"\|Socket.IO v$client" "$DUET_BIN" || fail "the binary serves another client than $client"
   echo "the binary shows $(wc -l <"$work/binary") crates, all of them named"

@@ -185,7 +185,7 @@ impl Refused {
                 Refusal::new(Code::TooManySockets, "too many sockets from this address")
             }
             Limit::Handshakes => Refusal::new(Code::TooManyHandshakes, "too many handshakes from this address"),
-            Limit::Events | Limit::Wire => {
+            Limit::Events | Limit::Bytes | Limit::Frames => {
                 Refusal::new(Code::TooFast, "this socket sends more events than it may; going on like this closes it")
             }
             Limit::EventBytes => Refusal::new(Code::TooLarge, "the event is larger than one of its kind may be"),
@@ -226,8 +226,7 @@ impl Limiter {
     }
 
     /// From now on these hold. What has been counted goes on counting; who has more than is allowed now keeps it.
-    /// `message_bytes`, `attachments`, `depth` and `outbound_bytes` stay what they were: the parts that hold them to it
-    /// take them when they are built.
+    /// What is not in [`Rules`] is held by other parts.
     pub fn reload(&self, limits: &Limits) {
         self.rules.store(Arc::new(Rules::of(limits)));
     }
@@ -341,6 +340,23 @@ impl Limiter {
             // Whoever shares the address with a guesser is not to wait for ever.
             account.failures.cap(terms.whole() * 2, now);
         });
+    }
+
+    /// How long another token has to wait, over a connection that has brought one already: who has failed too often to come
+    /// by another connection waits for longest.
+    #[must_use]
+    pub fn another_token(&self, address: IpAddr, now: Moment) -> Duration {
+        let rules = self.rules();
+        if rules.failures.is_none() {
+            return Duration::ZERO;
+        }
+        let (penalty, _) =
+            self.addresses.with(address.into(), rules.tracked, now, |account| account.penalty(rules.failures, now));
+        let delay = penalty.unwrap_or(LONGEST_DELAY);
+        if !delay.is_zero() {
+            self.count(Limit::Failures, LimitedBy::Delay);
+        }
+        delay
     }
 
     /// Forgets what is not worth remembering.
@@ -533,8 +549,11 @@ mod tests {
             assert!(delay > last && delay < LONGEST_DELAY, "{delay:?}");
             last = delay;
         }
+        assert_eq!(limiter.another_token(address(1), START), last);
         limiter.failed(address(1), 1, START);
         assert_eq!(ask(START).expect_err("refused").limit, Limit::Failures);
+        assert_eq!(limiter.another_token(address(1), START), LONGEST_DELAY);
+        assert_eq!(limiter.another_token(address(2), START), Duration::ZERO);
         assert_eq!(limiter.open(address(1), START).expect_err("refused").limit, Limit::Failures);
         assert_eq!(limiter.join(address(2), &room("r"), START), Ok(Duration::ZERO));
         // However often it tries, it is forgiven within twice what is borne.

@@ -183,8 +183,10 @@ pub enum Limit {
     Handshakes,
     /// Events of a socket.
     Events,
-    /// Bytes of a socket, or its WebSocket frames.
-    Wire,
+    /// Bytes of a socket.
+    Bytes,
+    /// WebSocket frames of a connection.
+    Frames,
     /// Bytes of one event of its kind.
     EventBytes,
     /// Joins of an address.
@@ -197,14 +199,15 @@ pub enum Limit {
 
 impl Limit {
     /// Every limit.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Sockets,
         Self::Connections,
         Self::SocketsPerAddress,
         Self::ConnectionsPerAddress,
         Self::Handshakes,
         Self::Events,
-        Self::Wire,
+        Self::Bytes,
+        Self::Frames,
         Self::EventBytes,
         Self::Joins,
         Self::RoomJoins,
@@ -221,7 +224,8 @@ impl Limit {
             Self::ConnectionsPerAddress => "connections_per_address",
             Self::Handshakes => "handshakes",
             Self::Events => "events",
-            Self::Wire => "wire",
+            Self::Bytes => "bytes",
+            Self::Frames => "frames",
             Self::EventBytes => "event_bytes",
             Self::Joins => "joins",
             Self::RoomJoins => "room_joins",

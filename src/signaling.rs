@@ -495,6 +495,10 @@ impl Signaling {
             return Err(Unwelcome::Stray("this connection did not come by duet's listener"));
         };
         let grant = if self.admission.needs_token() {
+            // The handshake is delayed by what went before it; what follows over the same connection is delayed here.
+            if flow.was_refused() {
+                tokio::time::sleep(self.limiter.another_token(flow.visitor().address, self.limiter.now())).await;
+            }
             let token = offered(auth).map_err(Unwelcome::Denied)?.or_else(|| flow.take_token());
             self.admission.admit_or_fetch(token.as_deref()).await.map_err(Unwelcome::Denied)?
         } else {

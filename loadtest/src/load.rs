@@ -332,7 +332,7 @@ async fn one(setup: &Setup, ground: &Ground, phase: &plan::Phase) -> anyhow::Res
     };
     bar.finish_and_clear();
     let (before, after): (Vec<Reading>, Vec<Reading>) = (before?, after?);
-    let found = ground.record.distributions();
+    let found = ground.record.distributions(seconds);
     let book = ground.record.book();
     let nodes = setup.metrics.iter().zip(idle.iter().zip(before.iter().zip(&after))).zip(memory);
     Ok(Phase {

@@ -109,7 +109,7 @@ pub struct Phase {
     pub lateness: Distribution,
     /// What failed, by code: the server's own codes, and `connect`, `closed`, `timeout`, `protocol` of the generator.
     pub errors: BTreeMap<String, u64>,
-    /// By second since the phase began.
+    /// By second since the measured time began. What failed before stands in `errors` alone.
     pub timeline: Vec<Second>,
     /// What the generator used.
     pub generator: Usage,
@@ -229,7 +229,7 @@ impl Distribution {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Second {
-    /// Seconds since the phase began.
+    /// Seconds since the measured time began.
     pub at: u32,
     /// What was due in it.
     pub due: u64,
@@ -292,6 +292,12 @@ pub fn schema() -> serde_json::Value {
 }
 
 impl Report {
+    /// Whether it is of all shards of its plan.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.shards.len() == self.of_shards as usize
+    }
+
     /// Reads a report.
     ///
     /// # Errors

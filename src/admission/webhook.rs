@@ -187,7 +187,8 @@ pub fn read(body: &[u8]) -> Option<Answer> {
         reason: Option<String>,
         ice_servers: Option<Vec<IceServer>>,
     }
-    let said: Said = serde_json::from_slice(body).ok()?;
+    // What is passed over has to be text, too.
+    let said: Said = serde_json::from_str(std::str::from_utf8(body).ok()?).ok()?;
     Some(if said.allow {
         Answer::Allowed(said.ice_servers)
     } else {

@@ -247,6 +247,10 @@ fn put_escaped(into: &mut Vec<u8>, packet: &str) {
 /// Puts what `attachment` is the base64 of; none when it is no base64.
 fn put_attachment(into: &mut Vec<u8>, attachment: &[u8], base64: bool) -> Option<()> {
     if base64 {
+        let is_of_it = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
+        if !attachment.iter().all(is_of_it) {
+            return None;
+        }
         put_text_head(into, 2 + attachment.len());
         into.extend_from_slice(b"b4");
         into.extend_from_slice(attachment);
@@ -380,6 +384,7 @@ mod tests {
             }
         }
         assert_eq!(answer(b"5:bA=ID", false, false), None);
+        assert_eq!(answer("2:b\u{e9}".as_bytes(), false, true), None);
         assert_eq!(answer(b"\x02\x01\xff4", true, false), None);
         assert_eq!(answer(b"\x00\x0a\xff4444444444", true, false), None);
         assert_eq!(answer(b"\x00\xff4", true, false), None);

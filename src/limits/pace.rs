@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::bucket::{Bucket, Moment, Terms};
+use crate::metrics::Limit;
 
 /// A wait that is not worth a timer.
 const SHORTEST_HOLD: Duration = Duration::from_millis(50);
@@ -28,8 +29,8 @@ pub struct SocketTerms {
 pub enum Verdict {
     /// It is served.
     Pass,
-    /// It is served, and nothing is read from the socket for so long.
-    Hold(Duration),
+    /// It is served, and nothing is read from the socket for so long, because of that limit.
+    Hold(Duration, Limit),
     /// It is refused.
     Refuse,
     /// It is refused, and its socket closed.
@@ -54,7 +55,7 @@ impl Pace {
     /// One more event, of so many bytes if they are to be counted. A socket that sends too fast is held for `longest` in
     /// all, since its heartbeats wait with the rest; after that it is told.
     pub fn event(&mut self, bytes: Option<u64>, terms: &SocketTerms, longest: Duration, now: Moment) -> Verdict {
-        let mut hold = Duration::ZERO;
+        let (mut hold, mut by) = (Duration::ZERO, Limit::Events);
         if let Some(terms) = terms.events {
             let beyond = self.events.beyond_with_one(terms, now);
             if beyond.is_zero() {
@@ -71,14 +72,17 @@ impl Pace {
             self.events.charge(1, terms, now);
         }
         if let (Some(terms), Some(bytes)) = (terms.bytes, bytes) {
-            hold = hold.max(self.bytes.charge(bytes, terms, now).min(longest));
+            let beyond = self.bytes.charge(bytes, terms, now).min(longest);
+            if beyond > hold {
+                (hold, by) = (beyond, Limit::Bytes);
+            }
             self.bytes.cap(terms.whole() + longest, now);
         }
         if hold < SHORTEST_HOLD || now < self.held {
             return Verdict::Pass;
         }
         self.held = now.after(hold);
-        Verdict::Hold(hold)
+        Verdict::Hold(hold, by)
     }
 }
 
@@ -115,23 +119,29 @@ const FRAMES_AT_ONCE: u16 = 32;
 const BYTES_AT_ONCE: u32 = 16 * 1024;
 
 impl Meter {
-    /// Counts what was read: how many frames began in it, and how long nothing more is to be read. `now` is asked for once
-    /// in a while.
-    pub fn count(&mut self, read: &[u8], terms: &WireTerms, now: impl FnOnce() -> Moment) -> (u16, Duration) {
+    /// Counts what was read: how many frames began in it, and, if it is too much, how long nothing more is to be read, because
+    /// of which limit. `now` is asked for once in a while.
+    pub fn count(
+        &mut self,
+        read: &[u8],
+        terms: &WireTerms,
+        now: impl FnOnce() -> Moment,
+    ) -> (u16, Option<(Duration, Limit)>) {
         let began = self.scan.frames(read);
         self.new_frames = self.new_frames.saturating_add(began);
         self.new_bytes = self.new_bytes.saturating_add(u32::try_from(read.len()).unwrap_or(u32::MAX));
         if self.new_frames < FRAMES_AT_ONCE && self.new_bytes < BYTES_AT_ONCE {
-            return (began, Duration::ZERO);
+            return (began, None);
         }
         let now = now();
         let (frames, bytes) = (std::mem::take(&mut self.new_frames), std::mem::take(&mut self.new_bytes));
         let of = |bucket: &mut Bucket, terms: Option<Terms>, count: u64| {
             terms.map_or(Duration::ZERO, |terms| bucket.charge(count, terms, now))
         };
-        let wait =
-            of(&mut self.frames, terms.frames, frames.into()).max(of(&mut self.bytes, terms.bytes, bytes.into()));
-        (began, wait)
+        let by_frames = (of(&mut self.frames, terms.frames, frames.into()), Limit::Frames);
+        let by_bytes = (of(&mut self.bytes, terms.bytes, bytes.into()), Limit::Bytes);
+        let rest = if by_bytes.0 > by_frames.0 { by_bytes } else { by_frames };
+        (began, Some(rest).filter(|(rest, _)| !rest.is_zero()))
     }
 }
 
@@ -221,10 +231,10 @@ mod tests {
                 break;
             }
         }
-        let passed = |verdict: &Verdict| matches!(verdict, Verdict::Pass | Verdict::Hold(_));
+        let passed = |verdict: &Verdict| matches!(verdict, Verdict::Pass | Verdict::Hold(..));
         // A second's worth of what came already is waited for.
         assert!(all[..1000].iter().all(|verdict| *verdict == Verdict::Pass) && all[..1100].iter().all(passed));
-        assert_eq!(all.iter().filter(|verdict| matches!(verdict, Verdict::Hold(_))).count(), 1, "held once at a time");
+        assert_eq!(all.iter().filter(|verdict| matches!(verdict, Verdict::Hold(..))).count(), 1, "held once at a time");
         assert!(all[1100..2100].iter().all(|verdict| *verdict == Verdict::Refuse));
         assert_eq!(all.len(), 2101);
     }
@@ -236,7 +246,7 @@ mod tests {
         // A client that takes no notice of being held: 180 a second for a minute.
         for _ in 0..180 * 60 {
             match pace.event(None, &terms, LONGEST, now) {
-                Verdict::Pass | Verdict::Hold(_) => passed += 1,
+                Verdict::Pass | Verdict::Hold(..) => passed += 1,
                 Verdict::Refuse => {
                     refused += 1;
                     first_refused.get_or_insert(now);
@@ -259,7 +269,7 @@ mod tests {
         for _ in 0..300 {
             match pace.event(None, &terms, LONGEST, now) {
                 Verdict::Pass => {}
-                Verdict::Hold(hold) => {
+                Verdict::Hold(hold, Limit::Events) => {
                     assert!(hold >= SHORTEST_HOLD && hold <= MOST_DEBT);
                     now = now.after(hold);
                     waited += hold;
@@ -275,12 +285,15 @@ mod tests {
         let terms = SocketTerms { events: None, bytes: terms("1000/s burst 2000") };
         let (mut pace, now) = (Pace::default(), Moment(0));
         assert_eq!(pace.event(Some(2000), &terms, LONGEST, now), Verdict::Pass);
-        assert_eq!(pace.event(Some(500), &terms, LONGEST, now), Verdict::Hold(Duration::from_millis(500)));
+        assert_eq!(
+            pace.event(Some(500), &terms, LONGEST, now),
+            Verdict::Hold(Duration::from_millis(500), Limit::Bytes)
+        );
         assert_eq!(pace.event(Some(1_000_000), &terms, LONGEST, now), Verdict::Pass, "held already");
         let later = now.after(Duration::from_millis(500));
         assert_eq!(
             pace.event(Some(1), &terms, LONGEST, later),
-            Verdict::Hold(Duration::from_millis(3001)),
+            Verdict::Hold(Duration::from_millis(3001), Limit::Bytes),
             "no more than that"
         );
         assert_eq!(pace.event(None, &SocketTerms::default(), LONGEST, later), Verdict::Pass);
@@ -292,17 +305,20 @@ mod tests {
         let mut meter = Meter::default();
         // Empty frames with a mask: six bytes each.
         let tiny = [0x81, 0x80, 0, 0, 0, 0].repeat(100);
-        let mut wait = Duration::ZERO;
+        let mut wait = None;
         for _ in 0..11 {
             let (frames, rest) = meter.count(&tiny, &limit, || Moment(0));
             assert_eq!(frames, 100);
             wait = rest;
         }
-        assert_eq!(wait, Duration::from_millis(100));
+        assert_eq!(wait, Some((Duration::from_millis(100), Limit::Frames)));
         let limit = WireTerms { frames: None, bytes: terms("1000/s burst 1000") };
         let mut meter = Meter::default();
-        assert_eq!(meter.count(&[0; 16], &limit, || panic!("the clock is not asked for little")), (8, Duration::ZERO));
-        assert_eq!(meter.count(&[0; 16 * 1024], &limit, || Moment(0)).1, Duration::from_millis(15_400));
+        assert_eq!(meter.count(&[0; 16], &limit, || panic!("the clock is not asked for little")), (8, None));
+        assert_eq!(
+            meter.count(&[0; 16 * 1024], &limit, || Moment(0)).1,
+            Some((Duration::from_millis(15_400), Limit::Bytes))
+        );
     }
 
     fn frame(payload: usize, masked: bool) -> Vec<u8> {

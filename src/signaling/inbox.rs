@@ -181,11 +181,11 @@ impl Signaling {
 
     /// Makes a socket wait that is to; tells whether its event is to be served.
     fn carry_out(self: &Arc<Self>, verdict: Verdict, session: &Arc<Session>) -> bool {
-        if let Verdict::Hold(wait) = verdict {
-            self.limiter.count(Limit::Events, LimitedBy::Delay);
+        if let Verdict::Hold(wait, limit) = verdict {
+            self.limiter.count(limit, LimitedBy::Delay);
             self.hold(session, wait);
         }
-        matches!(verdict, Verdict::Pass | Verdict::Hold(_))
+        matches!(verdict, Verdict::Pass | Verdict::Hold(..))
     }
 
     /// Reads nothing from a socket for so long, or until it is closed.

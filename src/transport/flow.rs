@@ -280,6 +280,12 @@ impl Flow {
         self.lane().refusal_said();
     }
 
+    /// Whether a CONNECT of the session was refused.
+    #[must_use]
+    pub fn was_refused(&self) -> bool {
+        self.lane().is_refused()
+    }
+
     /// Whether its CONNECT was refused, and it has had its time to hear of that.
     #[must_use]
     pub fn is_turned_away(&self) -> bool {

@@ -221,7 +221,7 @@ fn frame(buffer: &[u8]) -> (usize, Kind) {
         [_, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([high, low]))),
         [_, 127, ref rest @ ..] if rest.len() >= 8 => {
             let length = rest.first_chunk().copied().map_or(0, u64::from_be_bytes);
-            (10, usize::try_from(length).unwrap_or(usize::MAX - 10))
+            (10, usize::try_from(length).unwrap_or(usize::MAX))
         }
         // Not what the library writes: whole frames. Then nothing is ever put between.
         _ => return (buffer.len().max(1), Kind::Other),
@@ -233,7 +233,7 @@ fn frame(buffer: &[u8]) -> (usize, Kind) {
         (0x1, Some(b"44")) if buffer.get(head + 2) == Some(&b'{') => Kind::Refusal,
         _ => Kind::Other,
     };
-    (head + payload, kind)
+    (head.saturating_add(payload), kind)
 }
 
 /// The head of a text frame of `payload` bytes, followed by the payload's own `start`.
@@ -272,6 +272,14 @@ mod tests {
         assert_eq!(text_frame_head(126, b"").as_slice(), [0x81, 126, 0, 126]);
         assert_eq!(text_frame_head(65_535, b"").as_slice(), [0x81, 126, 255, 255]);
         assert_eq!(text_frame_head(65_536, b"").as_slice(), [0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn a_length_beyond_all_bounds_is_the_rest_of_what_is_written() {
+        let head = [[0x82, 127].as_slice(), &[0xFF; 8]].concat();
+        let mut frames = Frames::default();
+        assert_eq!((frames.wrote(&head, 10), frames.wrote(b"more", 4)), (10, 4));
+        assert!(!frames.may_be_joined());
     }
 
     #[test]

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     limits::{Limiter, pace::Meter},
-    metrics::{Limit, LimitedBy},
+    metrics::LimitedBy,
 };
 
 /// How much is read at once.
@@ -65,6 +65,7 @@ impl WireContext {
 
 /// One connection. Kept in a box: the libraries above copy it into several futures.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they say what has happened, each by itself")]
 pub struct Wire {
     stream: Stream,
     context: Arc<WireContext>,
@@ -165,8 +166,8 @@ impl Wire {
         }
         let (frames, rest) = self.meter.count(read, &rules.wire, || limiter.now());
         self.dense = frames > DENSE_FRAMES;
-        if !rest.is_zero() {
-            limiter.count(Limit::Wire, LimitedBy::Delay);
+        if let Some((rest, limit)) = rest {
+            limiter.count(limit, LimitedBy::Delay);
             self.rest = Some(Box::pin(tokio::time::sleep(rest)));
         }
     }

@@ -1,7 +1,10 @@
 //! Who may come in: a token that does not hold admits nobody, one that holds admits to its rooms until its end, and the
 //! webhook has the last word.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use duet::{
@@ -11,6 +14,7 @@ use duet::{
     metrics::Metrics,
     node::Node,
 };
+use futures_util::{SinkExt as _, StreamExt as _};
 use ring::hmac;
 use serde_json::{Value, json};
 
@@ -286,6 +290,44 @@ async fn whoever_is_turned_away_may_try_again_but_does_not_stay() {
         }
     }
     assert_eq!(heard, ["44{", "40{"]);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_guesses_at_tokens_is_slowed_down_then_refused() {
+    let node = with_secret(&[("DUET_LIMITS__FAILURES", "1/h burst 6")]).await;
+    let signer = Signer::hs256(SECRET);
+    let mut known = enter(&node, &signer.token(&for_rooms(&["mine"]))).await.expect("let in");
+    // A room that the token is not for counts as a wrong token does.
+    assert_eq!(join(&mut known, "foreign").await["code"], "forbidden");
+    for n in 0..4 {
+        let asked = Instant::now();
+        let refusal =
+            enter(&node, &Signer::hs256("another secret of thirty-two bytes").token(&for_rooms(&["*"]))).await;
+        assert_eq!(refusal.err().expect("refused")["data"]["code"], "unauthorized", "{n}");
+        // The fourth has four behind it, of six: a third of the way from no delay to the longest.
+        assert!(n < 3 || asked.elapsed() > Duration::from_millis(600), "{:?}", asked.elapsed());
+    }
+
+    // Over one connection it takes as long as over many.
+    let url = format!("ws://{}/socket.io/?EIO=4&transport=websocket", node.public);
+    let (mut stream, _) = tokio_tungstenite::connect_async(url).await.expect("a WebSocket");
+    let (since, mut refused) = (Instant::now(), 0);
+    while since.elapsed() < Duration::from_secs(6) && stream.send("40".into()).await.is_ok() {
+        match tokio::time::timeout(Duration::from_millis(200), stream.next()).await {
+            Ok(Some(Ok(frame))) if frame.to_string().starts_with("44") => refused += 1,
+            Ok(None | Some(Err(_))) => break,
+            _ => {}
+        }
+    }
+    // The first one's delay was the handshake's. With it there are six, which is all: two seconds for each that follows.
+    assert!((2..=4).contains(&refused), "{refused} in {:?}", since.elapsed());
+
+    let path = "/socket.io/?EIO=4&transport=polling";
+    let (status, body) = get(node.public, path).await;
+    assert!(status == 429 && body.contains("too_many_failures"), "{status} {body}");
+    assert_eq!(join(&mut known, "mine").await["code"], "too_many_failures");
+    assert!(metric(&node, "duet_limited_total{by=\"delay\",limit=\"failures\"}").await >= 4);
     node.stop().await;
 }
 

@@ -277,7 +277,9 @@ async fn a_socket_that_was_refused_is_served_again_later() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_and_frames_of_a_connection_are_slowed_down_and_nothing_is_lost() {
-    for (limit, rate) in [("DUET_LIMITS__BYTES", "100000/s burst 50000"), ("DUET_LIMITS__FRAMES", "50/s burst 100")] {
+    for (limit, name, rate) in
+        [("DUET_LIMITS__BYTES", "bytes", "100000/s burst 50000"), ("DUET_LIMITS__FRAMES", "frames", "50/s burst 100")]
+    {
         let node = node(&[(limit, rate)]).await;
         let (mut a, mut b) = (Client::connect(&node).await, Client::connect(&node).await);
         seat(&mut a, &mut b, "r").await;
@@ -290,7 +292,7 @@ async fn bytes_and_frames_of_a_connection_are_slowed_down_and_nothing_is_lost() 
             assert_eq!(b.expect("message").await[0], json!(n));
         }
         assert!(began.elapsed() > Duration::from_millis(1200), "{limit}: {:?}", began.elapsed());
-        assert!(limited(&node, "wire", "delay").await > 0, "{limit}");
+        assert!(limited(&node, name, "delay").await > 0, "{limit}");
         node.stop().await;
     }
 }

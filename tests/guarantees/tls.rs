@@ -287,7 +287,7 @@ async fn a_flood_over_tls_is_delayed_like_any_other() {
     for n in 0..250 {
         assert_eq!(b.expect("message").await, [json!(n)]);
     }
-    assert!(metric(&node, r#"duet_limited_total{by="delay",limit="wire"}"#).await > 0);
+    assert!(metric(&node, r#"duet_limited_total{by="delay",limit="frames"}"#).await > 0);
     node.stop().await;
 }
 

@@ -105,9 +105,11 @@ impl Record {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The measured time begins now.
+    /// The measured time begins now, and its seconds with it. What failed before stays counted by its code.
     pub fn start(&self) {
-        self.book().start = Instant::now();
+        let mut book = self.book();
+        book.start = Instant::now();
+        book.seconds.clear();
     }
 
     /// Something failed.
@@ -137,11 +139,15 @@ impl Record {
         Open(self.clone())
     }
 
-    /// All distributions.
+    /// All distributions, of a phase that was measured for so long: what comes after are the sockets that are closed.
     #[must_use]
-    pub fn distributions(&self) -> Distributions {
+    pub fn distributions(&self, measured: Duration) -> Distributions {
         let book = self.book();
-        let timeline = book.seconds.iter().zip(0..).map(|(slot, at)| Second {
+        let tells = |(at, slot): (usize, &Slot)| {
+            Duration::from_secs(at as u64) < measured || slot.due + slot.done + slot.errors > 0
+        };
+        let seconds = book.seconds.iter().enumerate().rposition(tells).map_or(0, |at| at + 1);
+        let timeline = book.seconds.iter().take(seconds).zip(0..).map(|(slot, at)| Second {
             at,
             due: slot.due,
             done: slot.done,
@@ -163,7 +169,9 @@ impl Record {
     #[must_use]
     pub fn glance(&self) -> String {
         let book = self.book();
-        let last = book.seconds.len().checked_sub(2).and_then(|at| book.seconds.get(at));
+        // The last whole second, if anything was due or done in it.
+        let second = usize::try_from(book.start.elapsed().as_secs()).unwrap_or(0);
+        let last = second.checked_sub(1).and_then(|at| book.seconds.get(at)).filter(|slot| slot.due + slot.done > 0);
         let errors: u64 = book.errors.values().sum();
         let sockets = book.sockets;
         match last {
@@ -245,5 +253,41 @@ impl Drop for Open {
         let mut book = self.0.book();
         book.sockets -= 1;
         book.slot();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As if the measured time had begun so long ago.
+    fn age(record: &Record, by: Duration) {
+        let mut book = record.book();
+        book.start = book.start.checked_sub(by).expect("the machine runs for longer");
+    }
+
+    #[test]
+    fn seconds_are_those_of_the_measured_time_however_long_it_took_to_connect() {
+        let record = Record::default();
+        age(&record, Duration::from_secs(20));
+        let open = record.socket();
+        record.error(&Failure::Timeout);
+        record.start();
+        record.book().is_due(3);
+        record.done(Kind::Latency, Duration::from_millis(2));
+        age(&record, Duration::from_secs(1));
+        assert_eq!(record.glance(), "1/3 a second, p50 2.0 ms, p99 2.0 ms, 1 sockets, 1 errors");
+        age(&record, Duration::from_secs(1));
+        assert_eq!(record.glance(), "1 sockets, 1 errors");
+        drop(open);
+        let counts = |measured: u64| {
+            let timeline = record.distributions(Duration::from_secs(measured)).timeline;
+            timeline.iter().map(|of| (of.at, of.due, of.done, of.errors, of.sockets)).collect::<Vec<_>>()
+        };
+        assert_eq!(counts(3), [(0, 3, 1, 0, 1), (1, 0, 0, 0, 0), (2, 0, 0, 0, 0)]);
+        assert_eq!(counts(2), [(0, 3, 1, 0, 1), (1, 0, 0, 0, 0)]);
+        record.error(&Failure::Closed);
+        assert_eq!(counts(2).len(), 3, "what failed while taking leave is told");
+        assert_eq!(record.book().errors["timeout"], 1);
     }
 }

@@ -398,8 +398,8 @@ fn units(options: &Options, reports: &[Report], assumptions: &mut Vec<String>) -
         .max_by_key(|(phase, ..)| phase.sockets);
     let Some((hold, memory, silence)) = seated else {
         bail!(
-            "no phase `hold` that opened its sockets and read the nodes' metrics: what a socket needs of memory is not known. \
-             Run one (scenario = \"hold\", with --metrics) and give its report too"
+            "no phase `hold` that opened its sockets, made the nodes' memory grow and read their metrics: what a socket needs of \
+             memory is not known. Run one on fresh nodes (scenario = \"hold\", with --metrics) and give its report too"
         );
     };
     let base =

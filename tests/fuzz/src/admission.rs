@@ -12,7 +12,7 @@ use duet::{
     id::RoomName,
 };
 use ring::hmac;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 const SECRET: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
 const NOW: u64 = 1_800_000_000;
@@ -41,7 +41,8 @@ pub fn tokens(data: &[u8]) {
     let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#), URL_SAFE_NO_PAD.encode(text));
     let Ok(grant) = token::check(&format!("{message}.{}", signed(&message)), &keys, &rules, now) else { return };
     assert!(!grant.is_open());
-    let claims: Value = serde_json::from_str(text).expect("claims");
+    // A number that no `f64` holds is JSON, and duet hands on what it does not read.
+    let Ok(claims) = serde_json::from_str::<Value>(text) else { return };
     assert!(claims["exp"].as_f64().expect("an end") + 10.0 > 1_800_000_000.0);
     assert!(grant.expires().expect("an end") >= NOW);
     assert!(claims["nbf"].as_f64().is_none_or(|begin| begin - 10.0 <= 1_800_000_000.0));
@@ -103,7 +104,10 @@ pub fn key_sets(data: &[u8]) {
 pub fn webhook_answers(data: &[u8]) {
     let value: Option<Value> = serde_json::from_slice(data).ok();
     match webhook::read(data) {
-        Some(Answer::Allowed(_)) => assert_eq!(value.expect("JSON")["allow"], true),
+        Some(Answer::Allowed(_)) => {
+            assert!(serde_json::from_slice::<&RawValue>(data).is_ok(), "no JSON");
+            assert!(value.is_none_or(|value| value["allow"] == true));
+        }
         Some(Answer::Denied { reason }) => {
             assert!(reason.iter().all(|reason| {
                 (1..=200).contains(&reason.chars().count()) && !reason.chars().any(char::is_control)
