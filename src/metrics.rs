@@ -442,8 +442,10 @@ impl Metrics {
                 "From a request for a seat to its answer.",
                 JOIN_BUCKETS,
             )?,
-            kept_lost: made.counter("duet_kept_lost_total", "Messages acknowledged as kept that could not be handed over.")?,
-            kept_bytes: made.gauge("duet_kept_bytes", "Bytes that sockets of this node sent to peers that are away.")?,
+            kept_lost: made
+                .counter("duet_kept_lost_total", "Messages acknowledged as kept that could not be handed over.")?,
+            kept_bytes: made
+                .gauge("duet_kept_bytes", "Bytes that sockets of this node sent to peers that are away.")?,
             seats_kept: made.gauge("duet_seats_kept", "Seats kept for peers that are lost and may come back.")?,
             leaves: Family::new(&leaves, by_reason()),
             local_relays: relay_results("local"),

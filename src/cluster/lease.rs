@@ -38,8 +38,8 @@ use crate::{
     id::{Generation, NodeId, PeerId, RoomName, SeatKey},
     metrics::Metrics,
     rooms::{
-        Ask, Expiry, Join, JoinOutcome, KeepOutcome, LeaveOutcome, Mail, Most, Occupancy, Occupant, RegistryError, Role,
-        Serial, Taken,
+        Ask, Expiry, Join, JoinOutcome, KeepOutcome, LeaveOutcome, Mail, Most, Occupancy, Occupant, RegistryError,
+        Role, Serial, Taken,
     },
 };
 

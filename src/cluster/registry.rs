@@ -7,7 +7,9 @@ use futures_util::future::{BoxFuture, FutureExt};
 use super::lease::{Partition, partition_of};
 use crate::{
     id::RoomName,
-    rooms::{Ask, Expiry, Join, KeepOutcome, LeaveOutcome, Mail, Most, Occupancy, Occupant, Registry, RegistryError, Taken},
+    rooms::{
+        Ask, Expiry, Join, KeepOutcome, LeaveOutcome, Mail, Most, Occupancy, Occupant, Registry, RegistryError, Taken,
+    },
 };
 
 /// Seats kept in Redis.

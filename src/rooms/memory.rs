@@ -14,8 +14,8 @@ use std::{
 use futures_util::future::{BoxFuture, FutureExt, ready};
 
 use super::{
-    Ask, Expiry, Join, JoinOutcome, KeepOutcome, LeaveOutcome, Mail, Most, Occupancy, Occupant, Registry, RegistryError,
-    Role, SEATS, Taken,
+    Ask, Expiry, Join, JoinOutcome, KeepOutcome, LeaveOutcome, Mail, Most, Occupancy, Occupant, Registry,
+    RegistryError, Role, SEATS, Taken,
 };
 use crate::id::{RoomName, SeatKey};
 

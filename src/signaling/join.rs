@@ -311,7 +311,14 @@ impl Signaling {
     }
 
     /// Tells `session` that `newcomer` took the second seat of `room`, and both that they can talk.
-    fn arrived(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, newcomer: &Arc<Session>, (order, handed): (u64, Serial), mail: Option<Vec<Mail>>) {
+    fn arrived(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        newcomer: &Arc<Session>,
+        (order, handed): (u64, Serial),
+        mail: Option<Vec<Mail>>,
+    ) {
         let link = Link::here(newcomer);
         let mut seats = session.seats();
         // It left meanwhile: the newcomer will hear of that.

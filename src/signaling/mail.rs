@@ -301,20 +301,15 @@ impl Signaling {
             }
             let Waiting { serial, parcel, part, .. } = waiting;
             if link.occupant.node != self.node {
-                self.post_waiting(session, room, serial, link.occupant, parcel, part);
+                self.post_waiting(session, room, serial, link.occupant, &parcel, part);
                 continue;
             }
-            let sent = match link.session.upgrade() {
-                Some(peer) => {
-                    let sent = self.send(&peer, parcel.packet());
-                    if sent == Err(Undelivered::TooSlow) {
-                        self.evict(&peer);
-                    }
-                    sent
-                }
-                None => Err(Undelivered::Gone),
-            };
-            match (sent, part) {
+            let peer = link.session.upgrade();
+            let handed_on = peer.as_ref().map_or(Err(Undelivered::Gone), |peer| self.send(peer, parcel.packet()));
+            if let (Err(Undelivered::TooSlow), Some(peer)) = (handed_on, &peer) {
+                self.evict(peer);
+            }
+            match (handed_on, part) {
                 (Ok(()), None) => {}
                 (Ok(()), Some(part)) => part.done(RelayResult::Delivered),
                 (Err(Undelivered::TooSlow), Some(part)) => part.done(RelayResult::PeerTooSlow),
@@ -335,7 +330,7 @@ impl Signaling {
         room: &RoomName,
         serial: Serial,
         to: Occupant,
-        parcel: Parcel,
+        parcel: &Parcel,
         part: Option<Part>,
     ) {
         let (signaling, weak, its_room, its_parcel) =
@@ -359,15 +354,16 @@ impl Signaling {
                 },
             }
         };
-        self.post_event(room, session.occupant(), to, &parcel, Haste::AfterDelivery, None, Box::new(receipt));
+        self.post_event(room, session.occupant(), to, parcel, Haste::AfterDelivery, None, Box::new(receipt));
     }
 
     /// Hands over what was kept for `session`, if that has not been done.
     pub(super) fn hand_out(self: &Arc<Self>, session: &Arc<Session>, mail: Option<Vec<Mail>>) {
         for mail in mail.into_iter().flatten() {
-            match Parcel::from_body(mail.body) {
-                Some(parcel) => self.sent_or_closed(session, self.send(session, parcel.packet())),
-                None => tracing::warn!("what was kept cannot be read"),
+            if let Some(parcel) = Parcel::from_body(mail.body) {
+                self.sent_or_closed(session, self.send(session, parcel.packet()));
+            } else {
+                tracing::warn!("what was kept cannot be read");
             }
         }
     }

@@ -49,7 +49,16 @@ impl Seat {
     /// The wish for a seat in `room`.
     #[must_use]
     pub fn wished(room: RoomName) -> Self {
-        Self { room, role: None, token: None, link: None, early: Early::Nothing, said: Serial::default(), outbox: None, latest: 0 }
+        Self {
+            room,
+            role: None,
+            token: None,
+            link: None,
+            early: Early::Nothing,
+            said: Serial::default(),
+            outbox: None,
+            latest: 0,
+        }
     }
 
     /// It is this session's own from now on.

@@ -60,16 +60,16 @@ async fn what_is_said_to_a_peer_that_is_away_waits_for_it_in_order(first: &Node,
     assert_eq!(back.expect("ready").await, [json!("r")]);
     hears(&mut back, 20..21).await;
     talk(&mut a, &mut back).await;
-   
+
     // Once, and no more.
     drop(back);
     a.until("peer reconnecting").await;
-   
+
     let mut again = Client::connect(second).await;
     assert_eq!(resume(&mut again, "r", &token).await["outcome"], "resumed");
-   
+
     talk(&mut a, &mut again).await;
-   
+
     wait_until("nothing is kept any more", || async { metric(first, "duet_kept_bytes").await == 0 }).await;
 }
 
@@ -187,7 +187,7 @@ async fn nothing_that_is_kept_is_lost_or_comes_twice_however_often(first: &Node,
     let mut heard: Vec<u64> = Vec::new();
     for round in 0..30 {
         // A few, and then away in the middle of it.
-        for _ in 0..round % 7 + 1 {
+        for _ in 0..=round % 7 {
             heard.push(b.until("message").await[0].as_u64().expect("a number"));
         }
         heard.extend(b.hang_up().await.into_iter().filter_map(|heard| match heard {
@@ -202,11 +202,8 @@ async fn nothing_that_is_kept_is_lost_or_comes_twice_however_often(first: &Node,
     end.send(()).expect("it talks");
     let (mut a, said, kept_ones) = talking.await.expect("it talked");
     assert_eq!(a.call(&json!(["message", "the end"])).await["ok"], true);
-    loop {
-        match &b.until("message").await[0] {
-            Value::Number(n) => heard.push(n.as_u64().expect("a number")),
-            _ => break,
-        }
+    while let Value::Number(n) = &b.until("message").await[0] {
+        heard.push(n.as_u64().expect("a number"));
     }
     assert!(heard.is_sorted_by(|one, next| one < next), "in order, and once: {heard:?}");
     let missing: Vec<_> = kept_ones.iter().filter(|n| heard.binary_search(n).is_err()).collect();

@@ -107,10 +107,7 @@ async fn who_looks_sees_who_sits_there_and_changes_nothing(registry: Arc<dyn Reg
     assert_eq!((look("r").await, registry.occupancy()), (vec![], duet::rooms::Occupancy::default()));
 }
 
-async fn what_is_kept_is_for_who_takes_the_seat_back_or_for_who_comes_first(
-    registry: Arc<dyn Registry>,
-    node: NodeId,
-) {
+async fn what_is_kept_is_for_who_takes_the_seat_back_or_for_who_comes_first(registry: Arc<dyn Registry>, node: NodeId) {
     let most = Most { messages: 3, bytes: 100, age: Duration::from_secs(10) };
     let room = room("r");
     let mail = |n: u64| Mail { serial: Serial { seat: 7, said: n }, body: format!("\0 {n} \u{e9}").into() };
@@ -355,14 +352,8 @@ async fn redis_registry() -> Made {
     let lifecycle = Lifecycle::default();
     let deployment = Deployment::parse(&settings.redis).expect("a deployment");
     let metrics = Metrics::new().expect("metrics");
-    let cluster = Cluster::new(
-        deployment,
-        &settings.redis,
-        (&settings.cluster, &settings.seats),
-        node,
-        &metrics,
-        &lifecycle,
-    );
+    let cluster =
+        Cluster::new(deployment, &settings.redis, (&settings.cluster, &settings.seats), node, &metrics, &lifecycle);
     let nobody: Weak<dyn Addressee> = Weak::<Nobody>::new();
     cluster.run(&lifecycle, &nobody);
     wait_until("seats can be taken", || async { lifecycle.ready().is_ok() }).await;
