@@ -97,9 +97,11 @@ for (const kind of [NEW, OLD, POLLING]) {
       await peer.join(room);
       await refused(peer, "message", ["hello"], "no_peer");
       await refused(peer, "ready", [room], "no_peer");
-      await refused(peer, "offer", [{ type: "offer", sdp: "v=0", room }], "no_peer");
       await refused(peer, "answer", [{ type: "answer", sdp: "v=0", room }], "no_peer");
-      await refused(peer, "candidate", [{ type: "candidate", label: 0, id: "0", candidate: null, room }], "no_peer");
+      // What begins a call waits for who comes.
+      assert.deepEqual(await peer.ask("offer", { type: "offer", sdp: "v=0", room }), { ok: true, kept: true });
+      const candidate = { type: "candidate", label: 0, id: "0", candidate: null, room };
+      assert.deepEqual(await peer.ask("candidate", candidate), { ok: true, kept: true });
       assert.deepEqual(await peer.ask("bye", room), { ok: true });
     });
 

@@ -37,12 +37,16 @@ struct Session {
     number: u64,
     node: usize,
     room: String,
+    /// The token of its seat: the same for all sessions that took it back.
+    seat: String,
     /// From the answer to its join…
     from: Instant,
     /// … until it asked to leave, or saw its connection closed.
     to: Instant,
     /// Acknowledged `ok`.
     sent: Vec<(u64, Instant)>,
+    /// Acknowledged as kept.
+    kept: Vec<(u64, Instant)>,
     /// Sender, room and number of what it heard.
     heard: Vec<(u64, String, u64)>,
 }
@@ -61,6 +65,13 @@ struct Fault {
     kind: Kind,
     from: Instant,
     to: Instant,
+}
+
+impl Session {
+    /// Whether one of the sessions of its seat had ended by then: what was said at that time was for this seat.
+    fn resumed_before<'a>(&self, mut of_seat: impl Iterator<Item = &'a Self>, at: Instant) -> bool {
+        of_seat.any(|one| one.number != self.number && one.to <= at)
+    }
 }
 
 /// Everything that happened.
@@ -96,6 +107,12 @@ impl History {
         to.max(session.from)
     }
 
+    /// Whether there were sessions of these two seats at the same time.
+    fn sat_together(&self, one: &Session, other: &Session) -> bool {
+        let of = |seat: &'_ Session| self.sessions.iter().filter(|session| session.seat == seat.seat).collect::<Vec<_>>();
+        of(one).iter().any(|a| of(other).iter().any(|b| a.from < b.to + UNDER_WAY && b.from < a.to + UNDER_WAY))
+    }
+
     fn check(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         let by_number: HashMap<u64, &Session> = self.sessions.iter().map(|session| (session.number, session)).collect();
@@ -124,6 +141,7 @@ impl History {
                 if let Some(sender) = by_number.get(sender)
                     && (sender.to + UNDER_WAY < session.from || session.to + UNDER_WAY < sender.from)
                     && self.faults.iter().all(|fault| fault.node != sender.node && fault.node != session.node)
+                    && !(sender.kept.iter().any(|(kept, _)| kept == number) && self.sat_together(sender, session))
                 {
                     wrong.push(format!("{} heard {}, which was never there with it", session.number, sender.number));
                 }
@@ -132,6 +150,27 @@ impl History {
                 }
                 if heard_by.insert((*sender, *number), session.number).is_some_and(|before| before != session.number) {
                     wrong.push(format!("{sender}'s {number} was heard by two"));
+                }
+            }
+        }
+        // What was kept is there for the seat that it was for, as soon as its peer is back.
+        for sender in &self.sessions {
+            for (number, at) in &sender.kept {
+                let missed = self.sessions.iter().filter(|other| {
+                    let of_seat = || self.sessions.iter().filter(|one| one.seat == other.seat);
+                    let first_since = of_seat().filter(|one| one.from > *at).all(|one| one.from >= other.from);
+                    // A request whose answer was lost may have been a session that nobody here knows of.
+                    other.from > *at
+                        && other.from < sender.to
+                        && first_since
+                        && other.resumed_before(of_seat(), *at)
+                        && other.to > other.from + UNDER_WAY
+                        && other.room == sender.room
+                        && other.seat != sender.seat
+                        && self.faults.iter().all(|fault| fault.to + UNDER_WAY < *at || other.to < fault.from)
+                });
+                if !heard_by.contains_key(&(sender.number, *number)) && missed.count() > 0 {
+                    wrong.push(format!("{}'s {number} was kept and never heard", sender.number));
                 }
             }
         }
@@ -245,8 +284,17 @@ async fn live(world: Arc<World>, mut dice: Dice) {
             client.stay(Duration::from_millis(20 + dice.below(200))).await;
             continue;
         }
-        let mut session =
-            Session { number, node, room: room.clone(), from, to: from, sent: Vec::new(), heard: Vec::new() };
+        let mut session = Session {
+            number,
+            node,
+            room: room.clone(),
+            seat: answer["resume"].as_str().expect("a token").to_owned(),
+            from,
+            to: from,
+            sent: Vec::new(),
+            kept: Vec::new(),
+            heard: Vec::new(),
+        };
         let mut closed = false;
         for n in 0..dice.below(40) {
             let message = json!(["message", {"from": number, "room": room, "n": n, "padding": "x".repeat(400)}]);
@@ -255,10 +303,11 @@ async fn live(world: Arc<World>, mut dice: Dice) {
                     closed = true;
                     break;
                 }
+                Some(answer) if answer["kept"] == true => session.kept.push((n, Instant::now())),
                 Some(answer) if answer["ok"] == true => session.sent.push((n, Instant::now())),
                 Some(answer) => {
                     assert!(
-                        ["no_peer", "unavailable", "peer_too_slow"].contains(&answer["code"].as_str().expect("a code")),
+                        ["no_peer", "unavailable", "peer_too_slow", "too_many_kept"].contains(&answer["code"].as_str().expect("a code")),
                         "{answer}"
                     );
                 }
@@ -442,9 +491,11 @@ fn the_checker_finds_what_is_wrong() {
         number,
         node: 0,
         room: "r".into(),
+        seat: format!("of {number}"),
         from: at(from),
         to: at(to),
         sent: Vec::new(),
+        kept: Vec::new(),
         heard: Vec::new(),
     };
     let with = |sessions: Vec<Session>| History { sessions, faults: Vec::new() }.check();
@@ -458,6 +509,15 @@ fn the_checker_finds_what_is_wrong() {
     };
     assert_eq!((spoken(&[1, 2], &[1, 2]), spoken(&[1, 2], &[1])), (0, 1));
     assert_eq!((spoken(&[1, 2], &[2, 1]), spoken(&[1], &[1, 1])), (1, 1));
+    // The second is lost at 5, and back at 9: what was kept at 6 is for it, and for nobody else.
+    let kept = |seat: &str, heard: &[u64]| {
+        let (mut a, b, mut back) = (session(1, 0, 20), session(2, 0, 5), session(3, 9, 20));
+        a.kept = vec![(1, at(6)), (2, at(6))];
+        back.seat = seat.into();
+        back.heard = heard.iter().map(|n| (1, "r".into(), *n)).collect();
+        with(vec![a, b, back]).len()
+    };
+    assert_eq!((kept("of 2", &[1, 2]), kept("of 2", &[1]), kept("of 3", &[])), (0, 1, 0));
     let (mut a, mut b) = (session(1, 0, 10), session(2, 0, 10));
     a.heard = vec![(2, "other".into(), 1)];
     assert_eq!(with(vec![a, b.clone()]).len(), 1);
