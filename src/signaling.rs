@@ -26,6 +26,7 @@ use futures_util::future::BoxFuture;
 use socketioxide::{
     ProtocolVersion, SocketIo,
     handler::{ConnectHandler, ConnectMiddleware, DisconnectHandler, MessageHandler},
+    operators::BroadcastOperators,
     socket::DisconnectReason,
 };
 use socketioxide_core::{Str, Value, packet::Packet};
@@ -406,9 +407,14 @@ impl Signaling {
         }
         flow.close();
         // A polling session has no connection of its own that could be closed: the library has to forget it.
-        if let Some(socket) = self.io.get().and_then(|io| io.get_socket(session.id().0)) {
+        if let Some(socket) = self.root().and_then(|root| root.get_socket(session.id().0)) {
             let _ = socket.disconnect();
         }
+    }
+
+    /// The root namespace; none when the Socket.IO server is closed, and then it is an error to ask that for it.
+    fn root(&self) -> Option<BroadcastOperators<Switchboard>> {
+        self.io.get()?.of("/")
     }
 
     fn tell_addresses(self: &Arc<Self>, session: &Arc<Session>, ack: Option<i64>) {
@@ -456,8 +462,8 @@ impl Signaling {
     /// # Errors
     /// When not every node answers.
     pub async fn sockets_of_all_nodes(&self) -> anyhow::Result<usize> {
-        let io = self.io.get().ok_or_else(|| anyhow::anyhow!("not attached"))?;
-        Ok(io.fetch_sockets().await.map_err(|error| anyhow::anyhow!("{error}"))?.len())
+        let root = self.root().ok_or_else(|| anyhow::anyhow!("not attached"))?;
+        Ok(root.fetch_sockets().await.map_err(|error| anyhow::anyhow!("{error}"))?.len())
     }
 
     /// Ends a socket, whichever node it is on; tells whether there was one. Asks every node for all its sockets: nothing that
@@ -466,8 +472,8 @@ impl Signaling {
     /// # Errors
     /// When not every node answers.
     pub async fn disconnect(&self, peer: PeerId) -> anyhow::Result<bool> {
-        let io = self.io.get().ok_or_else(|| anyhow::anyhow!("not attached"))?;
-        let sockets = io.fetch_sockets().await.map_err(|error| anyhow::anyhow!("{error}"))?;
+        let root = self.root().ok_or_else(|| anyhow::anyhow!("not attached"))?;
+        let sockets = root.fetch_sockets().await.map_err(|error| anyhow::anyhow!("{error}"))?;
         let Some(socket) = sockets.into_iter().find(|socket| socket.data().id == peer.0) else { return Ok(false) };
         socket.disconnect().await.map_err(|error| anyhow::anyhow!("{error}"))?;
         Ok(true)

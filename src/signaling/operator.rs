@@ -266,7 +266,7 @@ impl Signaling {
     fn connected_session(&self, peer: PeerId) -> Option<Arc<Session>> {
         self.seated_session(peer).or_else(|| {
             // One that never asked for a seat. They are found by their connection only, so nobody looks in vain.
-            self.io.get()?.get_socket(peer.0)?;
+            self.root()?.get_socket(peer.0)?;
             lock(&self.connected).values().filter_map(Weak::upgrade).find(|session| session.id() == peer)
         })
     }

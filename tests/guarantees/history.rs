@@ -109,7 +109,8 @@ impl History {
 
     /// Whether there were sessions of these two seats at the same time.
     fn sat_together(&self, one: &Session, other: &Session) -> bool {
-        let of = |seat: &'_ Session| self.sessions.iter().filter(|session| session.seat == seat.seat).collect::<Vec<_>>();
+        let of =
+            |seat: &'_ Session| self.sessions.iter().filter(|session| session.seat == seat.seat).collect::<Vec<_>>();
         of(one).iter().any(|a| of(other).iter().any(|b| a.from < b.to + UNDER_WAY && b.from < a.to + UNDER_WAY))
     }
 
@@ -307,7 +308,8 @@ async fn live(world: Arc<World>, mut dice: Dice) {
                 Some(answer) if answer["ok"] == true => session.sent.push((n, Instant::now())),
                 Some(answer) => {
                     assert!(
-                        ["no_peer", "unavailable", "peer_too_slow", "too_many_kept"].contains(&answer["code"].as_str().expect("a code")),
+                        ["no_peer", "unavailable", "peer_too_slow", "too_many_kept"]
+                            .contains(&answer["code"].as_str().expect("a code")),
                         "{answer}"
                     );
                 }
