@@ -23,6 +23,7 @@ use futures_util::{SinkExt as _, StreamExt as _, stream::SplitSink};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes, protocol::WebSocketConfig};
 use tokio_tungstenite::{WebSocketStream, accept_async_with_config};
 
@@ -93,8 +94,12 @@ async fn main() -> anyhow::Result<()> {
     socket.bind(options.listen).with_context(|| format!("cannot listen on {}", options.listen))?;
     let listener = socket.listen(BACKLOG)?;
     println!("listening on {}", listener.local_addr()?);
-    tokio::try_join!(node.receive(subscription), node.publish(publisher), node.serve(listener))?;
-    Ok(())
+    // Tasks of their own: one that is woken within `main` has the runtime look for events once more first.
+    let mut parts = JoinSet::new();
+    parts.spawn(Arc::clone(&node).receive(subscription));
+    parts.spawn(Arc::clone(&node).publish(publisher));
+    parts.spawn(node.serve(listener));
+    parts.join_next().await.context("there are three")??
 }
 
 async fn connect(redis: SocketAddr) -> anyhow::Result<TcpStream> {
@@ -123,10 +128,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Node {
-    async fn serve(self: &Arc<Self>, listener: TcpListener) -> anyhow::Result<()> {
+    async fn serve(self: Arc<Self>, listener: TcpListener) -> anyhow::Result<()> {
         loop {
             let (stream, _) = listener.accept().await?;
-            let node = Arc::clone(self);
+            let node = Arc::clone(&self);
             // A broken connection ends its own task; the reference has nobody to tell.
             tokio::spawn(async move { node.relay(stream).await.ok() });
         }
@@ -187,7 +192,7 @@ impl Node {
         self.more.notify_one();
     }
 
-    async fn publish(&self, mut redis: TcpStream) -> anyhow::Result<()> {
+    async fn publish(self: Arc<Self>, mut redis: TcpStream) -> anyhow::Result<()> {
         redis.write_all(b"CLIENT REPLY OFF\r\n").await?;
         let mut batch = Vec::new();
         loop {
@@ -198,7 +203,7 @@ impl Node {
         }
     }
 
-    async fn receive(&self, mut subscription: Subscription) -> anyhow::Result<()> {
+    async fn receive(self: Arc<Self>, mut subscription: Subscription) -> anyhow::Result<()> {
         loop {
             let (channel, mut message) = subscription.next().await?;
             if channel == JOINS.as_bytes() {
