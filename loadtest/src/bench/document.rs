@@ -98,7 +98,7 @@ machine here.
 
 The bare cluster is `loadtest/src/bin/bare-cluster.rs`, the floor: bare relays on one thread each, one `SPUBLISH` a message over a plain
 connection that Redis does not answer on, one plain subscription a node; no Socket.IO, no heartbeats, no receipts, no leases. What it
-costs more on 8 nodes than on 2 is what processes cost that are woken for fewer messages at a time, whoever wrote them.
+costs more on 8 nodes than on 2 is what more processes cost on the same cores, whoever wrote them.
 ";
 
 const BIG: &str = "\
