@@ -12,7 +12,8 @@ target/release/loadtest bench all --write "$document" --rounds 1 --nodes 1,2 \
   --cluster=--hold-sockets=100 --cluster=--hold-seconds=1 >/dev/null || status=$?
 # 1: an aim is missed, as it may be in a second.
 [ "$status" -le 1 ] || { echo "bench all ended with $status"; exit 1; }
-for line in '| CPU a relay, µs | duet : bare relay | ' '| | duet, 2 nodes | Node.js, 2 nodes |' '| CPU a join, µs | duet, 2 nodes | '; do
+for line in '| CPU a relay, µs | duet : bare relay | ' '| | duet, 2 nodes | Node.js, 2 nodes |' '| CPU a join, µs | duet, 2 nodes | ' \
+  '| | duet, busy, 2 nodes | bare cluster, busy, 2 nodes |'; do
   grep -qF "$line" "$document" || { echo "the document has no line with: $line"; cat "$document"; exit 1; }
 done
 if grep -q 'did not relay each message' "$document"; then cat "$document"; exit 1; fi

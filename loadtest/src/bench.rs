@@ -1,8 +1,8 @@
 //! Benchmarks of a server against a reference: same machine, same run, in turns.
 //!
 //! One file a scenario: [`relay`], [`join`], [`hold`], [`idle`]. Each gets a running server that nobody else uses and returns
-//! its figures. [`node`] starts one node and the bare relay in turns, [`cluster`] several nodes and the same number in Node.js,
-//! and both put the figures side by side; [`document`] runs both and writes down what they showed.
+//! its figures. [`node`] starts one node and the bare relay in turns, [`cluster`] several nodes, the same number in Node.js and
+//! of bare relays, and both put the figures side by side; [`document`] runs both and writes down what they showed.
 
 pub mod cluster;
 pub mod document;

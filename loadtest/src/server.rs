@@ -178,6 +178,8 @@ pub enum Launch {
     DuetNode(PathBuf, Option<SocketAddr>),
     /// By the options of `bare-relay`.
     Bare(PathBuf),
+    /// By the options of `bare-cluster`, with the Redis at this address.
+    BareNode(PathBuf, SocketAddr),
     /// A script for Node.js, with `PORT` and `REDIS_URL` in its environment.
     Script(PathBuf, SocketAddr),
     /// A `redis-server` that keeps nothing.
@@ -192,6 +194,7 @@ impl Launch {
             Self::Duet(path)
             | Self::DuetNode(path, _)
             | Self::Bare(path)
+            | Self::BareNode(path, _)
             | Self::Script(path, _)
             | Self::Redis(path) => path,
         }
@@ -220,6 +223,9 @@ impl Launch {
             Self::Bare(_) => {
                 command.arg("--listen").arg(address.to_string());
             }
+            Self::BareNode(_, redis) => {
+                command.arg("--listen").arg(address.to_string()).arg("--redis").arg(redis.to_string());
+            }
             Self::Script(script, redis) => {
                 command = Command::new("node");
                 command
@@ -242,7 +248,7 @@ impl Launch {
         match self {
             Self::Duet(_) => Some(Admin::Perhaps),
             Self::DuetNode(..) => Some(Admin::Surely),
-            Self::Bare(_) | Self::Script(..) | Self::Redis(_) => None,
+            Self::Bare(_) | Self::BareNode(..) | Self::Script(..) | Self::Redis(_) => None,
         }
     }
 }

@@ -3,6 +3,9 @@
 //! The two peers of every room sit on different nodes, so every message and every join crosses the cluster. CPU time is that
 //! of all nodes and of their Redis together; nothing is subtracted from it, and what the cluster uses when nobody says anything
 //! stands beside it.
+//!
+//! What two and eight nodes cost at least is shown by as many bare relays that Redis joins: how much of the growth is duet's
+//! own, and how much is that of more processes with less to do each.
 
 mod system;
 
@@ -22,7 +25,7 @@ use crate::table::{Figure, Table, Target as Most};
 
 /// Several nodes against as many of the reference, in one run.
 ///
-/// The reference is the lesson's server with Socket.IO's Redis adapter. Each cluster gets a redis-server of its own; one node of
+/// The reference is the lesson's server with Socket.IO's Redis adapter. Bare relays between nodes, on 2 and 8, are the floor. Each cluster gets a redis-server of its own; one node of
 /// duet alone gets none. Exit status: 0 when every target holds, 1 when one does not or a message went astray, 2 when it could
 /// not run.
 #[derive(Clone, Debug, clap::Args)]
@@ -33,9 +36,15 @@ pub struct Options {
     /// The directory of the reference
     #[arg(long, value_name = "PATH", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/reference"))]
     reference: PathBuf,
-    /// Measure duet alone
+    /// The floor [default: `bare-cluster` next to this program]
+    #[arg(long, value_name = "PATH")]
+    bare: Option<PathBuf>,
+    /// Leave the reference out
     #[arg(long)]
     skip_reference: bool,
+    /// Leave the floor out
+    #[arg(long)]
+    skip_bare: bool,
     /// Measure the reference alone
     #[arg(long, conflicts_with = "skip_reference")]
     skip_duet: bool,
@@ -86,6 +95,8 @@ const _: () = assert!(FEW * TIMES as usize == MANY, "the rates of both are compa
 /// duet at a rate at which each of [`MANY`] nodes has as much to do as each of [`FEW`] has at `--rate`. The reference does
 /// not reach it.
 const BUSY: &str = "duet, busy";
+/// The floor at that rate.
+const BARE_BUSY: &str = "bare cluster, busy";
 /// CPU of a message on [`MANY`] nodes by that on [`FEW`]: with as many messages in all, few and many, and with as many a node.
 const GROWTH: Most = Most::Ratio(1.15);
 /// CPU of a message by the reference's, on [`MANY`] nodes.
@@ -162,6 +173,9 @@ pub async fn run(options: &Options) -> anyhow::Result<Outcome> {
     if !options.skip_reference {
         systems.push(System::reference(&options.reference).await?);
     }
+    if !options.skip_duet && !options.skip_bare {
+        systems.push(System::Bare(beside(options.bare.clone(), "bare-cluster")?));
+    }
     require("redis-server", "install Redis 7 or newer").await?;
     let machine = Machine::read();
     println!("{machine}");
@@ -225,18 +239,12 @@ async fn measure_all(
     for round in 1..=options.rounds {
         for nodes in options.node_counts() {
             for system in systems {
-                let name = label(system.name(), nodes);
-                eprintln!("round {round} of {}: {name}", options.rounds);
-                let figures = measure_unspoilt(options, plan, system, nodes).await.context(name)?;
-                measured.add(system.name(), nodes, figures);
-            }
-            if let (FEW | MANY, Some(duet @ System::Duet(_))) = (nodes, systems.first()) {
-                let mut busy = *plan;
-                busy.relay.rate = options.busy_rate();
-                let name = label(BUSY, nodes);
-                eprintln!("round {round} of {}: {name}", options.rounds);
-                let figures = measure_unspoilt(options, &busy, duet, nodes).await.context(name)?;
-                measured.add(BUSY, nodes, figures);
+                for (name, plan) in runs(options, plan, system, nodes) {
+                    let label = label(name, nodes);
+                    eprintln!("round {round} of {}: {label}", options.rounds);
+                    let figures = measure_unspoilt(options, &plan, system, nodes).await.context(label)?;
+                    measured.add(name, nodes, figures);
+                }
             }
         }
         if let (1.., Some(duet @ System::Duet(_))) = (plan.hold_sockets, systems.first()) {
@@ -248,6 +256,21 @@ async fn measure_all(
         }
     }
     Ok(())
+}
+
+/// What is done to a system on so many nodes, by the name that it has in the tables then.
+fn runs(options: &Options, plan: &Plan, system: &System, nodes: usize) -> Vec<(&'static str, Plan)> {
+    let to_compare = matches!(nodes, FEW | MANY);
+    let mut runs = Vec::new();
+    if to_compare || !matches!(system, System::Bare(_)) {
+        runs.push((system.name(), *plan));
+    }
+    if let (true, Some(name)) = (to_compare, system.busy_name()) {
+        let mut busy = *plan;
+        busy.relay.rate = options.busy_rate();
+        runs.push((name, busy));
+    }
+    runs
 }
 
 /// Measures again when the generator could not keep up, which other work on the machine can cause; not without end.
@@ -354,16 +377,22 @@ impl Measured {
             .iter()
             .map(|series| compared(series.nodes, on("duet", series.nodes), on("Node.js", series.nodes)))
             .collect();
-        for series in [&duet, &of(BUSY), &reference] {
+        for series in [&duet, &of(BUSY), &of(BARE_BUSY), &reference] {
             let of = |nodes| series.iter().find(|series| series.nodes == nodes);
             if let (Some(few), Some(many)) = (of(FEW).or(series.first()), of(MANY).or(series.last()))
                 && few.nodes < many.nodes
             {
-                tables.push(growth(many, few, many.system != "Node.js"));
+                tables.push(growth(many, few, many.system.starts_with("duet")));
             }
         }
-        if let (Some(many), Some(few)) = (on(BUSY, MANY), on("duet", FEW)) {
-            tables.push(growth(many, few, true));
+        for (busy, system) in [(BUSY, "duet"), (BARE_BUSY, "bare cluster")] {
+            if let (Some(many), Some(few)) = (on(busy, MANY), on(system, FEW)) {
+                tables.push(growth(many, few, system == "duet"));
+            }
+        }
+        for (duet, bare) in [("duet", "bare cluster"), (BUSY, BARE_BUSY)] {
+            let both = |nodes| Some(above_floor(on(duet, nodes)?, on(bare, nodes)?));
+            tables.extend([FEW, MANY].into_iter().filter_map(both));
         }
         tables.extend(self.hold.table());
         tables
@@ -414,6 +443,21 @@ fn growth(many: &Series, few: &Series, to_hold: bool) -> Table {
     Table { left: many.label(), right: few.label(), rows }
 }
 
+/// duet and the floor on the same number of nodes, with as much to do.
+fn above_floor(duet: &Series, bare: &Series) -> Table {
+    let row = |name, decimals, of: &dyn Fn(&Figures) -> f64| {
+        let (server, reference) = (duet.each(of), bare.each(of));
+        Figure { name, decimals, server, reference, compared: true, target: None }.summary()
+    };
+    let rows = vec![
+        row("CPU a message, µs", 1, &|f| f.relay.cpu_us_a_relay),
+        row("  of it Redis", 1, &|f| f.relay.redis_cpu_us_a_relay),
+        row("  latency p50, µs", 0, &|f| count(f.relay.latency_us.p50)),
+        row("  latency p99, µs", 0, &|f| count(f.relay.latency_us.p99)),
+    ];
+    Table { left: duet.label(), right: bare.label(), rows }
+}
+
 impl Held {
     fn table(&self) -> Option<Table> {
         let row = |name, decimals, of: fn(&idle::Figures) -> f64| {
@@ -448,6 +492,8 @@ impl Held {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
     use crate::ledger::Account;
 
@@ -539,6 +585,52 @@ mod tests {
     fn other_numbers_of_nodes_have_no_ratio_to_hold() {
         let runs = [("duet", 1, 10.0, 900.0), ("duet", 4, 900.0, 100.0), ("Node.js", 4, 1.0, 1.0)];
         assert_eq!(missed(&measured(&runs)), []);
+    }
+
+    #[test]
+    fn the_floor_stands_beside_duet_and_has_no_target() {
+        let duet = [("duet", 2, 100.0, 1.0), (BUSY, 2, 80.0, 1.0), ("duet", 8, 110.0, 1.0), (BUSY, 8, 88.0, 1.0)];
+        let bare = "bare cluster";
+        let floor =
+            [(bare, 2, 90.0, 1.0), (BARE_BUSY, 2, 50.0, 1.0), (bare, 8, 99.0, 900.0), (BARE_BUSY, 8, 99.0, 900.0)];
+        let (alone, both) = (measured(&duet), measured(&[duet, floor].concat()));
+        assert_eq!((missed(&alone), missed(&both)), (vec![], vec![]));
+        let titles = |measured: &Measured| -> Vec<_> {
+            measured.tables().into_iter().map(|Table { left, right, .. }| (left, right)).collect()
+        };
+        let more: Vec<_> = titles(&both).into_iter().filter(|title| !titles(&alone).contains(title)).collect();
+        let expected = [
+            ((BARE_BUSY, 8), (BARE_BUSY, 2)),
+            ((BARE_BUSY, 8), (bare, 2)),
+            (("duet", 2), (bare, 2)),
+            (("duet", 8), (bare, 8)),
+            ((BUSY, 2), (BARE_BUSY, 2)),
+            ((BUSY, 8), (BARE_BUSY, 8)),
+        ];
+        assert_eq!(more, expected.map(|((left, of), (right, by))| (label(left, of), label(right, by))));
+    }
+
+    #[test]
+    fn the_floor_is_measured_where_it_is_compared() {
+        let runs = |system: &System, nodes| {
+            let options = Of::try_parse_from(["bench"]).expect("defaults").options;
+            let runs = runs(&options, &options.plan(), system, nodes);
+            runs.into_iter().map(|(name, plan)| (name, plan.relay.rate)).collect::<Vec<_>>()
+        };
+        let (duet, bare) = (System::Duet("duet".into()), System::Bare("bare-cluster".into()));
+        assert_eq!(runs(&duet, 4), [("duet", 1_000)]);
+        assert_eq!(runs(&bare, 4), []);
+        for nodes in [FEW, MANY] {
+            assert_eq!(runs(&duet, nodes), [("duet", 1_000), (BUSY, 4_000)]);
+            assert_eq!(runs(&bare, nodes), [("bare cluster", 1_000), (BARE_BUSY, 4_000)]);
+            assert_eq!(runs(&System::Reference("server.mjs".into()), nodes), [("Node.js", 1_000)]);
+        }
+    }
+
+    #[derive(clap::Parser)]
+    struct Of {
+        #[command(flatten)]
+        options: Options,
     }
 
     #[test]

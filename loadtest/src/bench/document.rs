@@ -95,6 +95,10 @@ The reference is the lesson's server on Node.js with Socket.IO 4.8, its Redis ad
 heartbeats and renewals in it. The two peers of every room sit on different nodes. 1,120 rooms, 600-byte messages, 1,000 a second in all
 (*busy*: 4,000). A node of duet runs on one thread (`server.worker_threads = 1`), as those of Node.js do: 8 of them share the cores of one
 machine here.
+
+The bare cluster is `loadtest/src/bin/bare-cluster.rs`, the floor: bare relays on one thread each, one `SPUBLISH` a message over a plain
+connection that Redis does not answer on, one plain subscription a node; no Socket.IO, no heartbeats, no receipts, no leases. What it
+costs more on 8 nodes than on 2 is what more processes cost on the same cores, whoever wrote them.
 ";
 
 const BIG: &str = "\

@@ -1,4 +1,5 @@
-//! What is measured: duet's nodes or the reference's, each cluster with a Redis of its own, and what they need installed.
+//! What is measured: nodes of duet, of the reference or of bare relays, each cluster with a Redis of its own, and what they need
+//! installed.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,8 @@ pub enum System {
     Duet(PathBuf),
     /// The script for Node.js.
     Reference(PathBuf),
+    /// `bare-cluster`: the least that it can cost.
+    Bare(PathBuf),
 }
 
 impl System {
@@ -49,13 +52,32 @@ impl System {
         match self {
             Self::Duet(_) => "duet",
             Self::Reference(_) => "Node.js",
+            Self::Bare(_) => "bare cluster",
+        }
+    }
+
+    /// What it is called at a rate at which eight nodes have as much to do each as two have otherwise; nothing if it does not
+    /// reach that rate.
+    #[must_use]
+    pub const fn busy_name(&self) -> Option<&'static str> {
+        match self {
+            Self::Duet(_) => Some(super::BUSY),
+            Self::Reference(_) => None,
+            Self::Bare(_) => Some(super::BARE_BUSY),
+        }
+    }
+
+    const fn dialect(&self) -> Dialect {
+        match self {
+            Self::Duet(_) | Self::Reference(_) => Dialect::Socketio,
+            Self::Bare(_) => Dialect::Bare,
         }
     }
 
     /// Whether so many nodes share a Redis. duet needs none when it is alone.
     #[must_use]
     pub const fn shares(&self, nodes: usize) -> bool {
-        nodes > 1 || matches!(self, Self::Reference(_))
+        nodes > 1 || !matches!(self, Self::Duet(_))
     }
 }
 
@@ -75,6 +97,7 @@ pub async fn require(program: &str, install: &str) -> anyhow::Result<()> {
 pub struct Cluster {
     nodes: Vec<Server>,
     redis: Option<Server>,
+    dialect: Dialect,
 }
 
 impl Cluster {
@@ -91,17 +114,17 @@ impl Cluster {
         let launch = match (system, &redis) {
             (System::Duet(path), redis) => Launch::DuetNode(path.clone(), redis.as_ref().map(|redis| redis.address)),
             (System::Reference(script), Some(redis)) => Launch::Script(script.clone(), redis.address),
-            (System::Reference(_), None) => bail!("the reference needs a Redis"),
+            (System::Bare(path), Some(redis)) => Launch::BareNode(path.clone(), redis.address),
+            (System::Reference(_) | System::Bare(_), None) => bail!("{} needs a Redis", system.name()),
         };
         let nodes = Server::start_all(&launch, nodes).await?;
-        Ok(Self { nodes, redis })
+        Ok(Self { nodes, redis, dialect: system.dialect() })
     }
 
     /// What a scenario needs to load it.
     #[must_use]
     pub fn subject(&self, in_flight: usize) -> Subject {
-        let target =
-            |node: &Server| Target { address: node.address, dialect: Dialect::Socketio, browser_headers: false };
+        let target = |node: &Server| Target { address: node.address, dialect: self.dialect, browser_headers: false };
         Subject {
             targets: self.nodes.iter().map(target).collect(),
             processes: Processes {
