@@ -106,36 +106,38 @@ impl Outbox {
         &mut self,
         serial: Serial,
         kept: &Result<KeepOutcome, RegistryError>,
-    ) -> (bool, Option<(Part, RelayResult)>) {
-        let Some(at) = self.waiting.iter().position(|waiting| waiting.serial == serial) else { return (true, None) };
+    ) -> (bool, Vec<(Part, RelayResult)>) {
+        let Some(at) = self.waiting.iter().position(|waiting| waiting.serial == serial) else {
+            return (true, Vec::new());
+        };
         let one = &mut self.waiting[at];
         let result = match kept {
             Ok(KeepOutcome::Kept) => {
                 one.stage = Stage::Kept;
-                return (true, one.part.take().map(|part| (part, RelayResult::Kept)));
+                return (true, one.part.take().map(|part| (part, RelayResult::Kept)).into_iter().collect());
             }
             Ok(KeepOutcome::Forgotten) => {
                 for waiting in &mut self.waiting {
                     waiting.stage = Stage::New;
                 }
-                return (true, None);
+                return (true, Vec::new());
             }
             // Its news are on their way, and take along what waits here.
             Ok(KeepOutcome::Present) => {
                 one.stage = Stage::New;
-                return (false, None);
+                return (false, Vec::new());
             }
             Ok(KeepOutcome::Full) => RelayResult::TooManyKept,
             Ok(KeepOutcome::Gone) => RelayResult::NoPeer,
-            Err(_) => RelayResult::Unavailable,
+            Err(_) => {
+                one.stage = Stage::New;
+                // Nobody waits for one after the other to be out of patience. What was kept once is asked for again with the next.
+                let untold = self.waiting.extract_if(.., |waiting| waiting.part.is_some());
+                return (false, untold.filter_map(|one| Some((one.part?, RelayResult::Unavailable))).collect());
+            }
         };
-        if one.part.is_none() && result == RelayResult::Unavailable {
-            // It was kept once, and is asked for again with the next.
-            one.stage = Stage::New;
-            return (false, None);
-        }
         let gone = self.waiting.remove(at);
-        (true, gone.part.map(|part| (part, result)))
+        (true, gone.part.map(|part| (part, result)).into_iter().collect())
     }
 
     /// Its peer does not come back.
@@ -222,24 +224,18 @@ impl Signaling {
                 let mail = Mail { serial, body: parcel.to_body() };
                 let asked = signaling.registry.keep(&room, session.occupant(), to, mail, before, signaling.most);
                 let kept = asked.await;
-                let told = {
+                let (go_on, told) = {
                     let mut seats = session.seats();
                     let outbox = seat_in(&mut seats, &room).and_then(|seat| seat.outbox.as_mut());
                     // It may have gone to its peer meanwhile, or its peer for good.
                     let Some(outbox) = outbox.filter(|outbox| outbox.to == to) else { return };
                     let (go_on, told) = outbox.answered(serial, &kept);
-                    if !go_on {
-                        outbox.busy = false;
-                    }
-                    told.map(|told| (go_on, told)).ok_or(go_on)
+                    outbox.busy = go_on;
+                    (go_on, told)
                 };
-                let go_on = match told {
-                    Ok((go_on, (part, result))) => {
-                        part.done(result);
-                        go_on
-                    }
-                    Err(go_on) => go_on,
-                };
+                for (part, result) in told {
+                    part.done(result);
+                }
                 if !go_on {
                     return;
                 }
