@@ -4,7 +4,7 @@
 //! of all nodes and of their Redis together; nothing is subtracted from it, and what the cluster uses when nobody says anything
 //! stands beside it.
 
-mod system;
+pub(super) mod system;
 
 use std::path::PathBuf;
 use std::time::Duration;
