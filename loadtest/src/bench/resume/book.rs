@@ -32,8 +32,8 @@ struct Side {
     connection: u32,
     /// The first connection after the last break.
     needed: u32,
-    /// When it cut its connection itself.
-    cut: Option<Instant>,
+    /// When its connections broke.
+    breaks: Vec<Instant>,
     /// When it was seated by a connection that counts.
     seated: Option<Instant>,
     /// When the first message came in that left after the break, or that came by a connection after it.
@@ -45,7 +45,8 @@ struct Side {
 /// Messages from one side to the other, by their number.
 #[derive(Debug, Default)]
 struct Way {
-    accepted: Vec<bool>,
+    /// When each was answered with `ok`.
+    accepted: Vec<Option<Instant>>,
     arrived: Vec<u32>,
     /// The last was begun and not answered for good.
     open: bool,
@@ -77,7 +78,7 @@ impl Book {
             target: *target,
             connection: 0,
             needed: 1,
-            cut: None,
+            breaks: Vec::new(),
             seated: None,
             hears: None,
             way: Way::default(),
@@ -115,14 +116,14 @@ impl Book {
         for (number, target) in lost {
             let side = &mut self.sides[*number];
             (side.target, side.needed) = (*target, side.connection + 1);
-            (side.cut, side.seated, side.hears) = (None, None, None);
+            (side.seated, side.hears) = (None, None);
             self.sides[other(*number)].hears = None;
         }
     }
 
-    /// A side cut its connection itself.
-    pub fn cut(&mut self, side: usize, now: Instant) {
-        self.sides[side].cut = Some(now);
+    /// The connection of a side broke.
+    pub fn broke(&mut self, side: usize, at: Instant) {
+        self.sides[side].breaks.push(at);
     }
 
     /// A side has a new connection; its number is returned.
@@ -145,16 +146,16 @@ impl Book {
         if self.hush {
             return None;
         }
-        way.accepted.push(false);
+        way.accepted.push(None);
         way.arrived.push(0);
         way.open = true;
         Some(way.accepted.len() - 1)
     }
 
     /// A message was answered with `ok`; `kept` until the other is back.
-    pub fn accepted(&mut self, side: usize, n: usize, kept: bool) {
+    pub fn accepted(&mut self, side: usize, n: usize, kept: bool, now: Instant) {
         let way = &mut self.sides[side].way;
-        way.accepted[n] = true;
+        way.accepted[n] = Some(now);
         way.open = false;
         self.kept += u64::from(kept);
     }
@@ -205,11 +206,10 @@ impl Book {
         })
     }
 
-    /// What the last break took a side, from the moment it cut its connection itself, or from `broken`.
-    pub fn took(&self, side: usize, broken: Option<Instant>) -> Took {
+    /// What the last break took a side.
+    pub fn took(&self, side: usize) -> Took {
         let (own, other) = (&self.sides[side], &self.sides[other(side)]);
-        let broken = broken.or(own.cut);
-        let since = |then: Option<Instant>| Some(then?.saturating_duration_since(broken?));
+        let since = |then: Option<Instant>| Some(then?.saturating_duration_since(*own.breaks.last()?));
         Took { seated: since(own.seated), hears: since(own.hears), reaches: since(other.hears) }
     }
 
@@ -220,22 +220,33 @@ impl Book {
 
     /// Whether all that was accepted has arrived.
     pub fn has_all(&self) -> bool {
-        self.sides.iter().all(|side| side.way.lost() == 0)
+        self.sides.iter().all(|side| side.way.lost().next().is_none())
     }
 
     /// How all messages fared: `sent` are those that were accepted.
     pub fn account(&self) -> Account {
         let mut all = Account::default();
         for Side { way, .. } in &self.sides {
-            all.sent += way.accepted.iter().map(|accepted| u64::from(*accepted)).sum::<u64>();
+            all.sent += way.accepted.iter().map(|accepted| u64::from(accepted.is_some())).sum::<u64>();
             all.delivered += way.account.delivered;
-            all.lost += way.lost();
+            all.lost += way.lost().count() as u64;
             all.twice += way.account.twice;
             all.out_of_order += way.account.out_of_order;
             all.to_a_stranger += way.account.to_a_stranger;
             all.altered += way.account.altered;
         }
         all
+    }
+
+    /// How many seconds after the nearest break of its receiver, or before it, each lost message was accepted.
+    pub fn lost(&self) -> impl Iterator<Item = f64> {
+        self.sides.iter().enumerate().flat_map(|(number, side)| {
+            let breaks = &self.sides[other(number)].breaks;
+            side.way.lost().map(|at| {
+                let after = |broke: &Instant| (at - *broke).as_secs_f64() - (*broke - at).as_secs_f64();
+                breaks.iter().map(after).min_by(|one, other| one.abs().total_cmp(&other.abs())).unwrap_or(f64::NAN)
+            })
+        })
     }
 
     /// Messages that nobody answered for good.
@@ -279,8 +290,13 @@ impl Way {
         }
     }
 
-    fn lost(&self) -> u64 {
-        self.accepted.iter().zip(&self.arrived).map(|(accepted, arrived)| u64::from(*accepted && *arrived == 0)).sum()
+    /// When each that is lost was accepted.
+    fn lost(&self) -> impl Iterator<Item = Instant> {
+        self.accepted
+            .iter()
+            .zip(&self.arrived)
+            .filter(|(_, arrived)| **arrived == 0)
+            .filter_map(|(accepted, _)| *accepted)
     }
 }
 
@@ -300,7 +316,7 @@ mod tests {
     fn say(book: &mut Book, messages: usize) {
         for _ in 0..messages {
             let n = book.begin(0).unwrap();
-            book.accepted(0, n, false);
+            book.accepted(0, n, false, Instant::now());
         }
     }
 
@@ -313,6 +329,8 @@ mod tests {
             book.arrived(1, n, 1, Instant::now());
         }
         assert!(unanswered.is_some() && !book.is_answered() && !book.has_all());
+        book.broke(1, Instant::now());
+        assert!(book.lost().all(|after| after < 0.0) && book.lost().count() == 1);
         assert_eq!(book.account(), Account { sent: 3, delivered: 2, lost: 1, ..Account::default() });
         book.arrived(1, 1, 1, Instant::now());
         assert!(book.has_all());
@@ -333,7 +351,7 @@ mod tests {
     fn what_was_said_before_a_break_does_not_count_as_talking_again() {
         let mut book = book();
         say(&mut book, 3);
-        let broken = Instant::now();
+        book.broke(0, Instant::now());
         book.lose(&[(0, ([127, 0, 0, 1], 3).into())]);
         // From the old connection, on its way at the break.
         book.arrived(1, 0, 1, Instant::now());
@@ -345,7 +363,7 @@ mod tests {
         let n = book.begin(1).unwrap();
         book.arrived(0, n, 1, Instant::now());
         assert!(book.are_back([0].into_iter()));
-        let took = book.took(0, Some(broken));
+        let took = book.took(0);
         assert!(took.seated.is_some() && took.reaches <= took.hears, "{took:?}");
     }
 

@@ -133,7 +133,7 @@ impl Talker {
                     } else {
                         let now = Instant::now();
                         drop(client);
-                        self.book.send_modify(|book| book.cut(self.side, now));
+                        self.book.send_modify(|book| book.broke(self.side, now));
                     }
                     return;
                 },
@@ -200,7 +200,7 @@ impl Talker {
         line.say_at = Some(Instant::now() + self.pause);
         self.book.send_modify(|book| {
             if answer["ok"] == true {
-                book.accepted(self.side, n, answer["kept"] == true);
+                book.accepted(self.side, n, answer["kept"] == true, Instant::now());
             } else {
                 book.given_up(self.side, code);
             }
