@@ -112,9 +112,10 @@ waiting. One run of each; times count from the moment the connection broke, p50 
 30 s counts with 30 s.
 
 * **reload**: one peer's connection is closed without a word of Socket.IO's; it connects again, every other time to the other node
-  where there are two, and shows its token. 10 pairs, 500 reloads one after the other, an answer and the next message 10 ms apart.
+  where there are two, and shows its token. 10 pairs, 500 reloads one after the other, 10 ms in the mean between an
+  answer and the next message.
 * **kill**: one node of several is ended with SIGKILL, and started again before the next is; new pairs each time. Its 50 peers connect to
-  the others at once. Half of them have the other peer on another node, half on the same. 50 ms between an answer and the next message.
+  the others at once. Half of them have the other peer on another node, half on the same. 50 ms in the mean.
 * **messages**: what was answered with `ok` has to arrive. What was on its way when a connection broke is sent again and may arrive twice.
 
 ";

@@ -51,7 +51,7 @@ pub struct Options {
     /// Peers on the node that is killed: half of them have their other peer there too
     #[arg(long, default_value_t = 50, value_parser = at_least_one)]
     victims: usize,
-    /// Milliseconds from an acknowledgement to a peer's next message, while peers reload
+    /// Milliseconds from an acknowledgement to a peer's next message in the mean, while peers reload
     #[arg(long, default_value_t = 10)]
     reload_pause_ms: u64,
     /// The same while nodes are killed
@@ -68,8 +68,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const SETTLED: Duration = Duration::from_secs(30);
 /// How long the last messages may take to arrive.
 const LAST: Duration = Duration::from_secs(5);
-/// Messages each peer has heard before anything breaks.
-const WARM: usize = 3;
+/// Messages each peer has heard before anything breaks: by then no two are in step.
+const WARM: usize = 10;
 
 const NOT_BACK: &str = "not talking again in 30 s";
 const LOST: &str = "messages lost";

@@ -28,7 +28,7 @@ pub struct Talker {
     pub side: usize,
     /// The room.
     pub room: String,
-    /// From an answer to the next message.
+    /// From an answer to the next message, in the mean.
     pub pause: Duration,
     /// What it writes down, and where it finds its orders.
     pub book: watch::Sender<Book>,
@@ -58,12 +58,23 @@ impl Heard {
 }
 
 /// What outlives a connection.
-#[derive(Default)]
 struct State {
+    /// Of its pauses.
+    chance: u64,
     token: Option<String>,
     /// The message that is not accepted yet.
     message: Option<usize>,
     refusals: u32,
+}
+
+impl State {
+    /// A number up to `most`, any as likely: what all peers do in the same moment says nothing of what they do in any.
+    fn die(&mut self, most: u32) -> u32 {
+        self.chance ^= self.chance << 13;
+        self.chance ^= self.chance >> 7;
+        self.chance ^= self.chance << 17;
+        u32::try_from(self.chance % (u64::from(most) + 1)).unwrap_or(most)
+    }
 }
 
 /// What does not.
@@ -79,7 +90,8 @@ struct Line {
 impl Talker {
     /// Until all is over.
     pub async fn run(self) {
-        let mut state = State::default();
+        let chance = 0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(self.side as u64 + 1);
+        let mut state = State { chance, token: None, message: None, refusals: 0 };
         while !self.book.borrow().is_over() {
             match self.connect().await {
                 Ok(client) => self.talk(client, &mut state).await,
@@ -197,7 +209,7 @@ impl Talker {
         }
         state.message = None;
         state.refusals = 0;
-        line.say_at = Some(Instant::now() + self.pause);
+        line.say_at = Some(Instant::now() + self.pause * state.die(100) / 100 * 2);
         self.book.send_modify(|book| {
             if answer["ok"] == true {
                 book.accepted(self.side, n, answer["kept"] == true, Instant::now());
