@@ -309,7 +309,7 @@ async fn reload(options: &Options, cluster: &Cluster, nodes: usize) -> anyhow::R
     let (mut clock, mut messages) = (Clock::default(), Messages::default());
     let begin = Mark::take(&processes, &Pings::default())?;
     for run in 0..options.reloads {
-        let side = run % at.len();
+        let side = turn(run, options.pairs);
         at[side] = (at[side] + (side + run / at.len()) % 2) % nodes;
         talk.book.send_modify(|book| book.lose(&[(side, cluster.address(at[side]))]));
         talk.woken[side].notify_one();
@@ -319,6 +319,11 @@ async fn reload(options: &Options, cluster: &Cluster, nodes: usize) -> anyhow::R
     let others_cores = Mark::take(&processes, &Pings::default())?.since(&begin).others_cores();
     talk.end(Some(cluster), &mut messages).await?;
     Ok(Reloads { nodes, times: clock.times(), messages, others_cores })
+}
+
+/// Who reloads next: one peer of each pair, then the other of each, so that the answers to what both said last have come.
+const fn turn(run: usize, pairs: usize) -> usize {
+    run % pairs * 2 + run / pairs % 2
 }
 
 /// Where the peers of all pairs sit before a kill: half of the victims with their other peer, each of the rest with one that
@@ -512,6 +517,12 @@ mod tests {
         let times = clock(true).times();
         assert_eq!((times.runs, times.late), (1, 1));
         assert!(times.reaches_us.max >= 29_900_000 && times.seated_us.max < 2_100, "{times:?}");
+    }
+
+    #[test]
+    fn every_peer_reloads_in_its_turn() {
+        assert_eq!((0..8).map(|run| turn(run, 3)).collect::<Vec<_>>(), [0, 2, 4, 1, 3, 5, 0, 2]);
+        assert_eq!((0..3).map(|run| turn(run, 1)).collect::<Vec<_>>(), [0, 1, 0]);
     }
 
     #[test]
