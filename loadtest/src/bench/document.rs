@@ -109,7 +109,7 @@ const BACK: &str = "\
 duet alone, one thread a node, pairs that talk all the time: one message at a time until it is acknowledged, again when it was refused
 for a reason that passes, as the [client library](CLIENT.md) does. Unlike the library, a peer that lost its connection comes back without
 waiting. One run of each; times count from the moment the connection broke, p50 and p99 are of single peers, and who takes longer than
-30 s counts with 30 s.
+30 s counts with 30 s. *Talking again* is when each has heard the other.
 
 * **reload**: one peer's connection is closed without a word of Socket.IO's; it connects again, every other time to the other node
   where there are two, and shows its token. 10 pairs, 500 reloads one after the other, 10 ms in the mean between an

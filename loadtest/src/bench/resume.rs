@@ -84,6 +84,7 @@ fn at_least_two(text: &str) -> Result<usize, String> {
 /// How long breaks took; who was not back in time counts with [`PATIENCE`].
 struct Clock {
     seated: Histogram<u64>,
+    talks: Histogram<u64>,
     hears: Histogram<u64>,
     reaches: Histogram<u64>,
     late: u64,
@@ -92,22 +93,33 @@ struct Clock {
 impl Default for Clock {
     fn default() -> Self {
         let new = pace::micros_histogram;
-        Self { seated: new(), hears: new(), reaches: new(), late: 0 }
+        Self { seated: new(), talks: new(), hears: new(), reaches: new(), late: 0 }
     }
 }
 
 impl Clock {
-    fn add(&mut self, Took { seated, hears, reaches }: Took) {
-        self.late += u64::from([seated, hears, reaches].iter().any(Option::is_none));
-        for (histogram, took) in [(&mut self.seated, seated), (&mut self.hears, hears), (&mut self.reaches, reaches)] {
+    fn add(&mut self, took: Took) {
+        let talks = took.talks();
+        self.late += u64::from(took.seated.is_none() || talks.is_none());
+        for (histogram, took) in [
+            (&mut self.seated, took.seated),
+            (&mut self.talks, talks),
+            (&mut self.hears, took.hears),
+            (&mut self.reaches, took.reaches),
+        ] {
             pace::record(histogram, took.unwrap_or(PATIENCE));
         }
     }
 
     fn times(&self) -> Times {
-        let Self { seated, hears, reaches, late } = self;
-        let [seated_us, hears_us, reaches_us] = [seated, hears, reaches].map(Percentiles::of);
-        Times { runs: seated.len(), seated_us, hears_us, reaches_us, late: *late }
+        Times {
+            runs: self.seated.len(),
+            seated_us: Percentiles::of(&self.seated),
+            talks_us: Percentiles::of(&self.talks),
+            hears_us: Percentiles::of(&self.hears),
+            reaches_us: Percentiles::of(&self.reaches),
+            late: self.late,
+        }
     }
 }
 
@@ -117,6 +129,8 @@ struct Times {
     runs: u64,
     /// Until `resumed` was heard.
     seated_us: Percentiles,
+    /// Until both ways were open: the later of the next two.
+    talks_us: Percentiles,
     /// Until the other peer was heard.
     hears_us: Percentiles,
     /// Until the other peer heard it.
@@ -376,10 +390,13 @@ fn row(name: &'static str, decimals: usize, left: Option<f64>, right: Option<f64
 /// What breaks took, of two kinds.
 fn times_rows(left: Option<Times>, right: Option<Times>) -> Vec<Summary> {
     type Of = fn(&Times) -> u64;
-    const IN_MS: [(&str, Of); 9] = [
+    const IN_MS: [(&str, Of); 12] = [
         ("seated again p50, ms", |times| times.seated_us.p50),
         ("  p99", |times| times.seated_us.p99),
         ("  most", |times| times.seated_us.max),
+        ("talking again p50, ms", |times| times.talks_us.p50),
+        ("  p99", |times| times.talks_us.p99),
+        ("  most", |times| times.talks_us.max),
         ("hears the other again p50, ms", |times| times.hears_us.p50),
         ("  p99", |times| times.hears_us.p99),
         ("  most", |times| times.hears_us.max),

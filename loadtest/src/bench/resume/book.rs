@@ -66,6 +66,13 @@ pub struct Took {
     pub reaches: Option<Duration>,
 }
 
+impl Took {
+    /// Until both heard each other.
+    pub fn talks(&self) -> Option<Duration> {
+        Some(self.hears?.max(self.reaches?))
+    }
+}
+
 /// The other side of the room.
 pub const fn other(side: usize) -> usize {
     side ^ 1
@@ -364,7 +371,7 @@ mod tests {
         book.arrived(0, n, 1, Instant::now());
         assert!(book.are_back([0].into_iter()));
         let took = book.took(0);
-        assert!(took.seated.is_some() && took.reaches <= took.hears, "{took:?}");
+        assert!(took.seated.is_some() && took.reaches <= took.hears && took.talks() == took.hears, "{took:?}");
     }
 
     #[test]
