@@ -114,6 +114,8 @@ waiting. One run of each; times count from the moment the connection broke, p50 
 * **reload**: one peer's connection is closed without a word of Socket.IO's; it connects again, every other time to the other node
   where there are two, and shows its token. 10 pairs, 500 reloads one after the other, 10 ms in the mean between an
   answer and the next message.
+* **move**: the same 100 times, but the old connection is left standing and takes nothing any more, as when a peer changes networks: the
+  server cannot know. The peer comes back after 200 ms, from when on times count.
 * **kill**: one node of several is ended with SIGKILL, and started again before the next is; new pairs each time. Its 50 peers connect to
   the others at once. Half of them have the other peer on another node, half on the same. 50 ms in the mean.
 * **messages**: what was answered with `ok` has to arrive. What was on its way when a connection broke is sent again and may arrive twice.

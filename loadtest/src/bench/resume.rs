@@ -1,7 +1,7 @@
 //! `loadtest bench resume`: from a reload to the seat, from the end of a node to talking again, and what is lost on the way.
 //!
 //! Pairs talk all the time. A *reload* breaks one peer's connection, as a browser does: closed without a word of Socket.IO's. A
-//! *kill* ends a node with SIGKILL, and the connections of all its peers with it. Who lost its connection comes back at once and
+//! *move* leaves it standing and silent, as a change of the network does, and nobody can tell the server. A *kill* ends a node with SIGKILL, and the connections of all its peers with it. Who lost its connection comes back at once and
 //! shows the token of its seat. [`talker`] is one peer, [`book`] keeps what all of them said and heard.
 
 mod book;
@@ -39,6 +39,12 @@ pub struct Options {
     /// Reloads, one after the other: on two nodes, and again on one; 0 leaves them out
     #[arg(long, default_value_t = 500)]
     reloads: usize,
+    /// The same with connections that are left standing and silent, as when a peer changes networks, on two nodes; 0 leaves it out
+    #[arg(long, default_value_t = 100)]
+    moves: usize,
+    /// Milliseconds of that silence, until the peer comes back by another connection
+    #[arg(long, default_value_t = 200)]
+    silence_ms: u64,
     /// Pairs that talk meanwhile, whose peers reload in turn
     #[arg(long, default_value_t = 10, value_parser = at_least_one)]
     pairs: usize,
@@ -177,9 +183,10 @@ impl Messages {
     }
 }
 
-/// Reloads on so many nodes.
+/// Reloads on so many nodes, or changes of the network.
 #[derive(serde::Serialize)]
 struct Reloads {
+    what: &'static str,
     nodes: usize,
     times: Times,
     messages: Messages,
@@ -247,13 +254,18 @@ pub async fn run(options: &Options) -> anyhow::Result<Outcome> {
 }
 
 async fn measure_all(options: &Options, duet: &System, measured: &mut Measured) -> anyhow::Result<()> {
-    if options.reloads > 0 {
-        for nodes in [2, 1] {
-            eprintln!("{} reloads, {nodes} node(s)", options.reloads);
+    let silence = Some(Duration::from_millis(options.silence_ms));
+    for (what, runs, nodes, silence) in [
+        ("reload", options.reloads, 2, None),
+        ("reload", options.reloads, 1, None),
+        ("move", options.moves, 2, silence),
+    ] {
+        if runs > 0 {
+            eprintln!("{runs} times: {what}, {nodes} node(s)");
             let cluster = Cluster::start(duet, nodes, duet.shares(nodes)).await?;
-            let reloads = reload(options, &cluster, nodes).await;
+            let reloads = reload(options, &cluster, (what, runs, nodes, silence)).await;
             cluster.stop().await?;
-            measured.reloads.push(reloads.context("reloads")?);
+            measured.reloads.push(reloads.context(what)?);
         }
     }
     if options.kills > 0 {
@@ -265,6 +277,15 @@ async fn measure_all(options: &Options, duet: &System, measured: &mut Measured) 
     Ok(())
 }
 
+/// How peers talk, and break their connections.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// From an answer to the next message, in the mean.
+    pause: Duration,
+    /// How long a connection that breaks is silent before, if it is left standing.
+    silence: Option<Duration>,
+}
+
 /// Pairs that talk. They end when it is dropped.
 struct Talk {
     book: watch::Sender<Book>,
@@ -274,13 +295,14 @@ struct Talk {
 
 impl Talk {
     /// Starts both peers of each pair on these nodes, and waits until all talk.
-    async fn start(cluster: &Cluster, name: &str, pause_ms: u64, nodes: &[usize]) -> anyhow::Result<Self> {
+    async fn start(cluster: &Cluster, name: &str, pace: Pace, nodes: &[usize]) -> anyhow::Result<Self> {
+        let Pace { pause, silence } = pace;
         let targets: Vec<_> = nodes.iter().map(|node| cluster.address(*node)).collect();
         let mut talk = Self { book: watch::Sender::new(Book::new(&targets)), woken: Vec::new(), tasks: JoinSet::new() };
         for side in 0..nodes.len() {
             let woken = Arc::<Notify>::default();
-            let (room, pause) = (format!("{name}-{}", side / 2), Duration::from_millis(pause_ms));
-            let talker = Talker { side, room, pause, book: talk.book.clone(), woken: Arc::clone(&woken) };
+            let (room, book) = (format!("{name}-{}", side / 2), talk.book.clone());
+            let talker = Talker { side, room, pause, silence, book, woken: Arc::clone(&woken) };
             talk.woken.push(woken);
             talk.tasks.spawn(talker.run());
         }
@@ -316,13 +338,18 @@ impl Talk {
 }
 
 /// Pairs of which each peer in turn reloads, every other time to another node, if there is one.
-async fn reload(options: &Options, cluster: &Cluster, nodes: usize) -> anyhow::Result<Reloads> {
+async fn reload(
+    options: &Options,
+    cluster: &Cluster,
+    (what, runs, nodes, silence): (&'static str, usize, usize, Option<Duration>),
+) -> anyhow::Result<Reloads> {
+    let pace = Pace { pause: Duration::from_millis(options.reload_pause_ms), silence };
     let mut at: Vec<_> = (0..options.pairs * 2).map(|side| side % nodes).collect();
-    let talk = Talk::start(cluster, "reload", options.reload_pause_ms, &at).await?;
+    let talk = Talk::start(cluster, what, pace, &at).await?;
     let processes = cluster.subject(1).processes;
     let (mut clock, mut messages) = (Clock::default(), Messages::default());
     let begin = Mark::take(&processes, &Pings::default())?;
-    for run in 0..options.reloads {
+    for run in 0..runs {
         let side = turn(run, options.pairs);
         at[side] = (at[side] + (side + run / at.len()) % 2) % nodes;
         talk.book.send_modify(|book| book.lose(&[(side, cluster.address(at[side]))]));
@@ -332,7 +359,7 @@ async fn reload(options: &Options, cluster: &Cluster, nodes: usize) -> anyhow::R
     }
     let others_cores = Mark::take(&processes, &Pings::default())?.since(&begin).others_cores();
     talk.end(Some(cluster), &mut messages).await?;
-    Ok(Reloads { nodes, times: clock.times(), messages, others_cores })
+    Ok(Reloads { what, nodes, times: clock.times(), messages, others_cores })
 }
 
 /// Who reloads next: one peer of each pair, then the other of each, so that the answers to what both said last have come.
@@ -355,13 +382,14 @@ fn places(victim: usize, victims: usize, nodes: usize) -> Vec<usize> {
 /// Kills one node after the other, with pairs that talk, new ones each time.
 async fn kill(options: &Options, cluster: &mut Cluster) -> anyhow::Result<Kills> {
     let nodes = options.nodes;
+    let pace = Pace { pause: Duration::from_millis(options.kill_pause_ms), silence: None };
     let (mut all, mut half, mut whole) = (Clock::default(), Clock::default(), Clock::default());
     let mut messages = Messages::default();
     for run in 0..options.kills {
         eprintln!("kill {} of {}", run + 1, options.kills);
         let victim = run % nodes;
         let places = places(victim, options.victims, nodes);
-        let talk = Talk::start(cluster, &format!("kill-{run}"), options.kill_pause_ms, &places).await?;
+        let talk = Talk::start(cluster, &format!("kill-{run}"), pace, &places).await?;
         let lost: Vec<_> = (0..places.len()).filter(|side| places[*side] == victim).collect();
         let away = |(nth, side)| (side, cluster.address((victim + 1 + nth % (nodes - 1)) % nodes));
         let to: Vec<_> = lost.iter().copied().enumerate().map(away).collect();
@@ -433,7 +461,7 @@ fn message_rows(messages: &Messages) -> Vec<Summary> {
 impl Reloads {
     fn label(&self) -> String {
         let s = if self.nodes == 1 { "" } else { "s" };
-        format!("reload, {} node{s}", self.nodes)
+        format!("{}, {} node{s}", self.what, self.nodes)
     }
 
     fn table(&self) -> Table {
@@ -512,7 +540,13 @@ mod tests {
     fn measured(late: bool, lost: u64) -> Measured {
         let messages = Messages { account: Account { sent: 9, lost, ..Account::default() }, ..Messages::default() };
         Measured {
-            reloads: vec![Reloads { nodes: 2, times: clock(late).times(), messages, others_cores: 0.0 }],
+            reloads: vec![Reloads {
+                what: "reload",
+                nodes: 2,
+                times: clock(late).times(),
+                messages,
+                others_cores: 0.0,
+            }],
             kills: None,
         }
     }

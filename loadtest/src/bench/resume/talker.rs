@@ -30,6 +30,8 @@ pub struct Talker {
     pub room: String,
     /// From an answer to the next message, in the mean.
     pub pause: Duration,
+    /// For how long its connection takes nothing before it comes back, if it is not closed at once but left standing.
+    pub silence: Option<Duration>,
     /// What it writes down, and where it finds its orders.
     pub book: watch::Sender<Book>,
     /// To cut its connection, or to leave when all is over.
@@ -62,6 +64,8 @@ struct State {
     /// Of its pauses.
     chance: u64,
     token: Option<String>,
+    /// The connection before, which the server may believe alive.
+    left: Option<Client>,
     /// The message that is not accepted yet.
     message: Option<usize>,
     refusals: u32,
@@ -91,7 +95,7 @@ impl Talker {
     /// Until all is over.
     pub async fn run(self) {
         let chance = 0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(self.side as u64 + 1);
-        let mut state = State { chance, token: None, message: None, refusals: 0 };
+        let mut state = State { chance, token: None, left: None, message: None, refusals: 0 };
         while !self.book.borrow().is_over() {
             match self.connect().await {
                 Ok(client) => self.talk(client, &mut state).await,
@@ -143,8 +147,11 @@ impl Talker {
                     if self.book.borrow().is_over() {
                         client.say("41").ok();
                     } else {
+                        if let Some(silence) = self.silence {
+                            tokio::time::sleep(silence).await;
+                        }
                         let now = Instant::now();
-                        drop(client);
+                        state.left = self.silence.is_some().then_some(client);
                         self.book.send_modify(|book| book.broke(self.side, now));
                     }
                     return;
