@@ -2,7 +2,8 @@
 //!
 //! One file a scenario: [`relay`], [`join`], [`hold`], [`idle`]. Each gets a running server that nobody else uses and returns
 //! its figures. [`node`] starts one node and the bare relay in turns, [`cluster`] several nodes, the same number in Node.js and
-//! of bare relays, and both put the figures side by side; [`document`] runs both and writes down what they showed.
+//! of bare relays, and both put the figures side by side; [`resume`] measures how peers come back to their seats; [`document`]
+//! runs all three and writes down what they showed.
 
 pub mod cluster;
 pub mod document;
@@ -11,6 +12,7 @@ pub mod idle;
 pub mod join;
 pub mod node;
 pub mod relay;
+pub mod resume;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -85,7 +85,8 @@ pub struct Crowd {
     events: Arc<Events>,
 }
 
-/// Engine.IO pings that were answered since the start.
+/// Engine.IO pings that were answered since the start; by default none ever.
+#[derive(Default)]
 pub struct Pings(Arc<Events>);
 
 impl Pings {

@@ -5,7 +5,7 @@
 //! these together, and [`table`] and [`machine`] print what came out.
 //!
 //! ```text
-//!            bench (relay, join, hold, idle)    table, machine
+//!            bench (relay, join, hold, idle, resume)    table, machine
 //!          ┌───────┼──────────┬───────┐
 //!        crowd    pace      ledger   server ── the process: CPU, memory
 //!          │

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use loadtest::bench::{Verdict, cluster, document, node};
+use loadtest::bench::{Verdict, cluster, document, node, resume};
 use loadtest::load::options::Options as Run;
 use loadtest::report::{Report, capacity, compare, html, merge, table};
 
@@ -60,6 +60,7 @@ enum Bench {
     All(document::Options),
     Cluster(Box<cluster::Options>),
     Node(Box<node::Options>),
+    Resume(resume::Options),
 }
 
 /// One thread reads every socket: the generator must leave the machine to the server.
@@ -91,6 +92,7 @@ async fn bench(options: &Bench) -> anyhow::Result<Verdict> {
             Bench::All(options) => document::run(options).await,
             Bench::Cluster(options) => Ok(cluster::run(options).await?.verdict()),
             Bench::Node(options) => Ok(node::run(options).await?.verdict()),
+            Bench::Resume(options) => Ok(resume::run(options).await?.verdict()),
         }
     };
     tokio::select! {

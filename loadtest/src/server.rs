@@ -335,6 +335,17 @@ impl Server {
         }
     }
 
+    /// Kills it without a word, and returns when that was.
+    ///
+    /// # Errors
+    /// When it has ended before, or cannot be waited for.
+    pub async fn kill(&mut self) -> anyhow::Result<Instant> {
+        let now = Instant::now();
+        self.child.start_kill().context("it had ended before")?;
+        self.child.wait().await?;
+        Ok(now)
+    }
+
     /// Asks it to end, and kills it if it does not.
     ///
     /// # Errors

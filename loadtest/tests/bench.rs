@@ -112,6 +112,23 @@ fn a_cluster_that_cannot_run_says_why_with_status_2() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[test]
+fn coming_back_that_cannot_be_measured_says_why_with_status_2() -> anyhow::Result<()> {
+    for (arguments, reason) in [
+        (vec!["--duet", "/nowhere/duet"], "there is no /nowhere/duet"),
+        (vec!["--duet", "/bin/sh"], "there is no redis-server: install"),
+        (vec!["--nodes", "1"], "--nodes"),
+        (vec!["--victims", "0"], "--victims"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_loadtest"));
+        let output = command.args(["bench", "resume"]).args(&arguments).env("PATH", "/nowhere").output()?;
+        let errors = String::from_utf8(output.stderr)?;
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
+        ensure!(errors.contains(reason), "{arguments:?}: {errors}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn the_reference_seats_two_and_relays_between_them() -> anyhow::Result<()> {
     let reference = Reference::start()?;

@@ -7,7 +7,7 @@
 //! What two and eight nodes cost at least is shown by as many bare relays that Redis joins: how much of the growth is duet's
 //! own, and how much is that of more processes with less to do each.
 
-mod system;
+pub(super) mod system;
 
 use std::path::PathBuf;
 use std::time::Duration;

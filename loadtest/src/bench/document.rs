@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::{Args, Parser};
 
-use super::{Outcome, Verdict, cluster, node};
+use super::{Outcome, Verdict, cluster, node, resume};
 use crate::table::{Spread, Summary, Table, Target};
 
 /// All benchmarks in one go, written down as a document.
 ///
-/// duet on one node against the bare relay, then on 1, 2, 4 and 8 nodes against as many of the reference. Exit status: 0 when
-/// every target holds, 1 when one does not or a message went astray, 2 when not everything could be measured; then nothing is
-/// written.
+/// duet on one node against the bare relay, then on 1, 2, 4 and 8 nodes against as many of the reference, then peers that come
+/// back. Exit status: 0 when every target holds, 1 when one does not or a message went astray, 2 when not everything could be
+/// measured; then nothing is written.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
     /// The document (Markdown)
@@ -31,6 +31,9 @@ pub struct Options {
     /// An option for `bench cluster`; may be given again
     #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
     cluster: Vec<String>,
+    /// An option for `bench resume`; may be given again
+    #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
+    resume: Vec<String>,
 }
 
 /// The options of another benchmark, by their own parser.
@@ -44,9 +47,12 @@ struct Of<T: Args> {
 impl Options {
     fn of<T: Args>(&self, more: &[String], own: &[String]) -> anyhow::Result<T> {
         let rounds = format!("--rounds={}", self.rounds);
-        let all = own.iter().chain([&rounds]).chain(more);
-        Ok(Of::<T>::try_parse_from(all)?.options)
+        parsed(own.iter().chain([&rounds]).chain(more))
     }
+}
+
+fn parsed<'a, T: Args>(options: impl IntoIterator<Item = &'a String>) -> anyhow::Result<T> {
+    Ok(Of::<T>::try_parse_from(options)?.options)
 }
 
 /// Measures everything and writes the document.
@@ -55,10 +61,12 @@ impl Options {
 /// When something could not be measured, or the document cannot be written.
 pub async fn run(options: &Options) -> anyhow::Result<Verdict> {
     let of_cluster = options.of(&options.cluster, &[format!("--nodes={}", options.nodes)])?;
+    let of_resume = parsed(&options.resume)?;
     let one = node::run(&options.of(&options.node, &[])?).await?;
     let several = cluster::run(&of_cluster).await?;
-    write(&options.write, &document(&one, &several, options.rounds))?;
-    let held = [one.verdict(), several.verdict()].iter().all(|verdict| *verdict == Verdict::Holds);
+    let back = resume::run(&of_resume).await?;
+    write(&options.write, &document([&one, &several, &back], options.rounds))?;
+    let held = [one, several, back].iter().all(|outcome| outcome.verdict() == Verdict::Holds);
     Ok(if held { Verdict::Holds } else { Verdict::Missed })
 }
 
@@ -101,15 +109,32 @@ connection that Redis does not answer on, one plain subscription a node; no Sock
 costs more on 8 nodes than on 2 is what more processes cost on the same cores, whoever wrote them.
 ";
 
+const BACK: &str = "\
+duet alone, one thread a node, pairs that talk all the time: one message at a time until it is acknowledged, again when it was refused
+for a reason that passes, as the [client library](CLIENT.md) does. Unlike the library, a peer that lost its connection comes back without
+waiting. One run of each; times count from the moment the connection broke, p50 and p99 are of single peers, and who takes longer than
+30 s counts with 30 s. *Talking again* is when each has heard the other.
+
+* **reload**: one peer's connection is closed without a word of Socket.IO's; it connects again, every other time to the other node
+  where there are two, and shows its token. 10 pairs, 500 reloads one after the other, 10 ms in the mean between an
+  answer and the next message.
+* **move**: the same 100 times, but the old connection is left standing and takes nothing any more, as when a peer changes networks: the
+  server cannot know. The peer comes back after 200 ms, from when on times count.
+* **kill**: one node of several is ended with SIGKILL, and started again before the next is; new pairs each time. Its 50 peers connect to
+  the others at once. Half of them have the other peer on another node, half on the same. 50 ms in the mean.
+* **messages**: what was answered with `ok` has to arrive. What was on its way when a connection broke is sent again and may arrive twice.
+
+";
+
 const BIG: &str = "\
 ## A hundred thousand sockets
 
 See [SCALING.md](SCALING.md#a-hundred-thousand-sockets-on-one-machine).
 ";
 
-fn document(one: &Outcome, several: &Outcome, rounds: u32) -> String {
+fn document(outcomes: [&Outcome; 3], rounds: u32) -> String {
+    let [one, several, back] = outcomes;
     let mut text = String::from(HEAD);
-    let all = || one.tables.iter().chain(&several.tables);
     let _ = writeln!(
         text,
         "Machine: {}; generator, servers and Redis all on it. Medians of {rounds} round(s) in one run, with the least and the most in \
@@ -117,22 +142,24 @@ fn document(one: &Outcome, several: &Outcome, rounds: u32) -> String {
         one.machine
     );
     text.push_str("| what | | measured | aim | |\n|---|---|---|---|---|\n");
-    for table in all() {
+    for table in outcomes.iter().flat_map(|outcome| &outcome.tables) {
         for row in &table.rows {
             if let Some(line) = aim(table, row) {
                 let _ = writeln!(text, "{line}");
             }
         }
     }
-    for line in one.astray.iter().chain(&several.astray) {
+    for line in outcomes.iter().flat_map(|outcome| &outcome.astray) {
         let _ = writeln!(text, "\n**{line}**");
     }
-    for (when, outcome) in [("one node", one), ("several nodes", several)] {
+    for (when, outcome) in [("one node ran", one), ("several nodes ran", several), ("peers came back", back)] {
         if let Some(sentence) = &outcome.disturbed {
-            let _ = writeln!(text, "\nWhile {when} ran, {sentence}.");
+            let _ = writeln!(text, "\nWhile {when}, {sentence}.");
         }
     }
-    for (title, words, outcome) in [("One node", ONE, one), ("Several nodes", SEVERAL, several)] {
+    for (title, words, outcome) in
+        [("One node", ONE, one), ("Several nodes", SEVERAL, several), ("Coming back", BACK, back)]
+    {
         let _ = write!(text, "\n## {title}\n\n{words}");
         for table in &outcome.tables {
             let _ = write!(text, "\n{}", table.markdown());
@@ -184,17 +211,18 @@ mod tests {
     fn what_has_an_aim_stands_first_whether_it_holds_or_not() {
         let (one, several) =
             (outcome("one", 1.2, Some(Target::Ratio(1.25))), outcome("8 nodes", 1.2, Some(Target::Ratio(1.15))));
-        let text = document(&one, &several, 1);
+        let text = document([&one, &several, &outcome("a kill", 0.0, Some(Target::Value(0.0)))], 1);
         let (first, rest) = text.split_once("## One node").expect("both parts");
         assert!(first.contains("2 cores of a CPU"), "{first}");
         assert!(first.contains("| CPU a message, µs | one : that | **1.20** | ≤ 1.25× | holds |"), "{first}");
         assert!(first.contains("| CPU a message, µs | 8 nodes : that | **1.20** | ≤ 1.15× | **missed** |"), "{first}");
+        assert!(first.contains("| CPU a message, µs | a kill | **0.0** | ≤ 0.0 | holds |"), "{first}");
         assert!(rest.contains("| CPU a message, µs | 12.0 | 10.0 | 1.20 | ≤ 1.25× | holds |"), "{rest}");
     }
 
     #[test]
     fn a_figure_without_an_aim_stands_below_alone() {
-        let text = document(&outcome("one", 1.2, None), &outcome("two", 1.3, None), 1);
+        let text = document([&outcome("one", 1.2, None), &outcome("two", 1.3, None), &outcome("back", 1.4, None)], 1);
         assert!(!text.split("## One node").next().expect("a part").contains("µs"), "{text}");
         assert!(text.contains("| CPU a message, µs | 13.0 | 10.0 | 1.30 |"), "{text}");
     }
@@ -204,7 +232,7 @@ mod tests {
         let (mut one, mut several) = (outcome("one", 1.0, None), outcome("two", 1.0, None));
         one.astray = vec!["a message was lost".into()];
         several.disturbed = Some("others were there".into());
-        let text = document(&one, &several, 2);
+        let text = document([&one, &several, &outcome("back", 1.0, None)], 2);
         assert!(
             text.contains("**a message was lost**") && text.contains("While several nodes ran, others were there.")
         );
@@ -218,8 +246,11 @@ mod tests {
             nodes: "2".into(),
             node: node.iter().map(ToString::to_string).collect(),
             cluster: Vec::new(),
+            resume: Vec::new(),
         };
         assert!(options(&["--seconds=2"]).of::<node::Options>(&["--seconds=2".into()], &[]).is_ok());
         assert!(options(&[]).of::<node::Options>(&["--no-such".into()], &[]).is_err());
+        assert!(parsed::<resume::Options>(&["--kills=1".into()]).is_ok());
+        assert!(parsed::<resume::Options>(&["--kills=none".into()]).is_err());
     }
 }

@@ -134,8 +134,11 @@ impl Client {
         ended.await.err().unwrap_or(Failure::Closed)
     }
 
-    /// Reads until `found` has an answer; heartbeats are answered here.
-    async fn next<T>(
+    /// Reads until `found` has an answer; heartbeats are answered here. Safe to drop while it waits.
+    ///
+    /// # Errors
+    /// [`Failure`], that of `found` too.
+    pub async fn next<T>(
         &mut self,
         mut found: impl FnMut(&Packet<'_>) -> Option<Result<T, Failure>>,
     ) -> Result<T, Failure> {

@@ -2,8 +2,10 @@
 //! installed.
 
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Instant;
 
 use anyhow::{Context as _, bail, ensure};
 use futures_util::future::try_join_all;
@@ -95,6 +97,7 @@ pub async fn require(program: &str, install: &str) -> anyhow::Result<()> {
 
 /// Nodes that serve, with their Redis. Killed when dropped.
 pub struct Cluster {
+    launch: Launch,
     nodes: Vec<Server>,
     redis: Option<Server>,
     dialect: Dialect,
@@ -118,7 +121,30 @@ impl Cluster {
             (System::Reference(_) | System::Bare(_), None) => bail!("{} needs a Redis", system.name()),
         };
         let nodes = Server::start_all(&launch, nodes).await?;
-        Ok(Self { nodes, redis, dialect: system.dialect() })
+        Ok(Self { launch, nodes, redis, dialect: system.dialect() })
+    }
+
+    /// Where a node serves.
+    #[must_use]
+    pub fn address(&self, node: usize) -> SocketAddr {
+        self.nodes[node].address
+    }
+
+    /// Kills a node, and returns when that was.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub async fn kill(&mut self, node: usize) -> anyhow::Result<Instant> {
+        self.nodes[node].kill().await
+    }
+
+    /// Starts another in the place of one that was killed, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_again(&mut self, node: usize) -> anyhow::Result<()> {
+        self.nodes[node] = Server::start(&self.launch).await?;
+        Ok(())
     }
 
     /// What a scenario needs to load it.
