@@ -144,6 +144,9 @@ pub trait Post: Send + Sync + 'static {
     /// Sends `letter` to the node of the occupant it is for, after all that was sent there before. Never waits.
     fn send(&self, letter: &Letter, haste: Haste, receipt: Option<Receipt>);
 
+    /// What was sent to `to` and has no receipt by now is not waited for any more: it is [`Delivery::Unavailable`].
+    fn give_up(&self, to: Occupant);
+
     /// Asks `node`; none when it does not answer in time, or is of a version that cannot. It may have done it all the same.
     fn ask(&self, node: NodeId, question: Question) -> BoxFuture<'_, Option<Answer>>;
 

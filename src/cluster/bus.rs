@@ -33,6 +33,7 @@ use crate::{
     exchange::{Addressee, Answer, Content, Delivery, Haste, Letter, Post, Question, Receipt},
     id::NodeId,
     metrics::Metrics,
+    rooms::Occupant,
 };
 
 /// How often the way is proven.
@@ -498,6 +499,14 @@ impl Post for Bus {
         // Only what a client has just sent: anything else may come from within a delivery.
         let at_once = perishable && haste != Haste::AfterDelivery;
         self.push(letter.to.node, frame::letter(letter), (urgent, at_once), perishable, receipt);
+    }
+
+    fn give_up(&self, to: Occupant) {
+        let Some(line) = lock(&self.lines).get(&to.node).cloned() else { return };
+        let (mut due, mut freed) = (Vec::new(), 0);
+        line.give_up(&to, &mut due, &mut freed);
+        self.freed(freed);
+        tell(due);
     }
 
     fn ask(&self, node: NodeId, question: Question) -> BoxFuture<'_, Option<Answer>> {

@@ -110,6 +110,18 @@ pub fn letter(letter: &Letter) -> Vec<u8> {
     record
 }
 
+/// Whether a record is an event for that occupant.
+#[must_use]
+pub fn is_event_to(record: &[u8], to: &Occupant) -> bool {
+    let Some((kind, mut rest)) = record.split_first() else { return false };
+    let peer = to.peer.0.as_str().as_bytes();
+    let whom = || {
+        let room = usize::from(rest.try_get_u16().ok()?);
+        rest.get(room + peer.len() + size_of::<u64>()..)?.strip_prefix(peer)?.try_get_u64().ok()
+    };
+    kind & !TRACED == EVENT && { whom }() == Some(to.generation.0)
+}
+
 /// A record of the adapter.
 #[must_use]
 pub fn adapter(channel: &str, message: &[u8]) -> Vec<u8> {
@@ -464,6 +476,11 @@ mod tests {
         append(&mut frame, &[]);
         let (read, records) = read(frame.into()).expect("a frame");
         assert_eq!((&read, records.len()), (&sent, letters.len() + 2));
+        for (record, letter) in records.iter().zip(&letters) {
+            let is_event = matches!(letter.content, Content::Event { .. });
+            assert_eq!(is_event_to(record, &letter.to), is_event);
+            assert!(!is_event_to(record, &letter.from) && !is_event_to(&record[..record.len().min(20)], &letter.to));
+        }
         for (record, letter) in records.iter().zip(letters) {
             assert_eq!(read_record(record.clone(), a, b), Some(Record::Letter(letter)));
         }

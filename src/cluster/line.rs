@@ -22,6 +22,7 @@ use super::frame::{self, Head};
 use crate::{
     exchange::{Delivery, Receipt},
     id::NodeId,
+    rooms::Occupant,
 };
 
 /// Bytes that may wait for the receipts of one node. Beyond that, events are refused.
@@ -383,6 +384,20 @@ impl Line {
         }
         let unsent = outgoing.waiting.len() > outgoing.sent;
         Tick { send: overdue || unsent, resent, active: tell || !outgoing.waiting.is_empty() }
+    }
+
+    /// Events to that occupant are not waited for any more. `due` and `freed` as in [`Received`].
+    pub fn give_up(&self, to: &Occupant, due: &mut Vec<Due>, freed: &mut usize) {
+        let mut outgoing = self.outgoing();
+        let mut bytes = 0;
+        for sent in outgoing.waiting.iter_mut().filter(|sent| frame::is_event_to(&sent.record, to)) {
+            bytes += sent.record.len();
+            // Its number stays: those after it have theirs.
+            sent.record = Vec::new();
+            due.extend(sent.receipt.take().map(|receipt| (receipt, Delivery::Unavailable)));
+        }
+        outgoing.bytes -= bytes;
+        *freed += bytes;
     }
 
     /// The other node is gone: nothing that waits will have a receipt.

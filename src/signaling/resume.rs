@@ -27,6 +27,9 @@ use crate::{
 
 /// How long until a registry that could not be asked is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Until what was sent to an earlier connection of a peer that is back is not waited for any more: its node has told by then,
+/// if there is one.
+const OVERDUE: Duration = Duration::from_millis(300);
 /// How often somebody who waits for a seat asks whether there is one.
 const KNOCK: Duration = Duration::from_secs(1);
 
@@ -299,6 +302,16 @@ impl Signaling {
         link.met = true;
         seat.link = Some(link.clone());
         self.empty_outbox(session, room, seat, &link, handed);
+        if before.node != self.node {
+            // The node that it was on may be gone, and what is on its way there would wait until all patience ends.
+            let signaling = Arc::clone(self);
+            self.lifecycle.spawn(async move {
+                tokio::time::sleep(OVERDUE).await;
+                if let Some(post) = &signaling.post {
+                    post.give_up(before);
+                }
+            });
+        }
     }
 
     /// `before` has its seat no more: `by` has.

@@ -294,6 +294,29 @@ async fn a_peer_whose_node_was_killed_takes_its_seat_back_on_another_at_once_and
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_on_its_way_to_a_killed_node_is_not_waited_for_when_the_peer_is_back() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let mut nodes = NodeProcess::start_all(&vec![redis.url(); 3], &grace(lease("7s", "1s"), "15s")).await;
+    let (mut a, mut b) = (Client::connect_to(nodes[0].public).await, Client::connect_to(nodes[1].public).await);
+    let (_, token) = pair_with_token(&mut a, &mut b, "r").await;
+    talk(&mut a, &mut b).await;
+    nodes[1].kill();
+    let mut back = Client::connect_to(nodes[2].public).await;
+    let asked = Instant::now();
+    let message = json!(["message", "on its way"]);
+    let (answer, ()) = tokio::join!(a.call(&message), async {
+        assert_eq!(resume(&mut back, "r", &token).await["outcome"], "resumed");
+    });
+    if answer["ok"] != true {
+        assert_eq!((&answer["code"], &answer["retryable"]), (&json!("unavailable"), &json!(true)));
+    }
+    // Half of `cluster.patience`, after which it would be told in any case.
+    assert!(asked.elapsed() < Duration::from_millis(2500), "{:?}", asked.elapsed());
+    a.until("peer resumed").await;
+    talk(&mut a, &mut back).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_seat_of_a_peer_on_a_killed_node_is_free_when_the_grace_time_is_over() {
     let redis = Redis::start(RedisOptions::default()).await;
     let mut nodes = NodeProcess::start_all(&vec![redis.url(); 2], &grace(lease("1s", "100ms"), "3s")).await;
