@@ -2,7 +2,7 @@
 //!
 //! Pairs talk all the time. A *reload* breaks one peer's connection, as a browser does: closed without a word of Socket.IO's. A
 //! *move* leaves it standing and silent, as a change of the network does, and nobody can tell the server. A *kill* ends a node with SIGKILL, and the connections of all its peers with it. Who lost its connection comes back at once and
-//! shows the token of its seat. [`talker`] is one peer, [`book`] keeps what all of them said and heard.
+//! shows the token of its seat. `talker` is one peer, `book` keeps what all of them said and heard.
 
 mod book;
 mod talker;
