@@ -12,7 +12,7 @@ use socketioxide_core::Str;
 
 use crate::{
     id::{Generation, NodeId, PeerId, RoomName},
-    protocol::ByeReason,
+    protocol::{ByeReason, Heard},
     rooms::{Occupant, Serial},
     telemetry::trace::TraceContext,
 };
@@ -42,19 +42,36 @@ pub enum Content {
         /// Binary attachments, in their order.
         attachments: Vec<Bytes>,
     },
-    /// The sender took the second seat; with the order of it, and the last it was handed of what was kept for it.
-    Arrived(u64, Serial),
+    /// The sender took the second seat.
+    Arrived(Arrival),
     /// The sender is gone.
     Departed(ByeReason),
-    /// The sender took a seat back, from this peer's earlier connection; with the order of it, and the last it was handed of what
-    /// was kept for it.
-    Resumed(u64, Occupant, Serial),
+    /// The sender took a seat back, from this earlier connection of its peer; and how far that one heard the one this is for, if it
+    /// was told.
+    Resumed(Arrival, Occupant, Option<Heard>),
+    /// The sender's client counts what it hears, and had been told of so many peers on its seat when it was told of this one.
+    Counts(u32),
+    /// What was kept for this one, and waits for what came before it, is to be handed out.
+    HandOut,
     /// The sender has the seat of the one this is for, which can do nothing more there.
     Superseded,
     /// The sender is lost, and its seat is kept for a while.
     Away(Away),
     /// The sender's queue is long (true) or short again (false): send it nothing meanwhile.
     Pace(bool),
+}
+
+/// How a seat was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Arrival {
+    /// The order of the seat.
+    pub order: u64,
+    /// The last that was handed over of what was kept for it.
+    pub last: Serial,
+    /// How many messages that were, as a client counts them.
+    pub messages: u64,
+    /// Its client counts what it hears.
+    pub counts: bool,
 }
 
 /// How long a seat is kept.

@@ -294,6 +294,10 @@ pub struct Metrics {
     pub kept_lost: IntCounter,
     /// Bytes of messages to peers that are away, of this node's own sockets.
     pub kept_bytes: IntGauge,
+    /// `duet_recent_bytes`
+    pub recent_bytes: IntGauge,
+    /// `duet_caught_up_total`
+    pub caught_up: IntCounter,
     /// Seats given up.
     pub leaves: Family<ByeReason>,
     /// Relays between peers of this node.
@@ -446,6 +450,14 @@ impl Metrics {
                 .counter("duet_kept_lost_total", "Messages acknowledged as kept that could not be handed over.")?,
             kept_bytes: made
                 .gauge("duet_kept_bytes", "Bytes that sockets of this node sent to peers that are away.")?,
+            recent_bytes: made.gauge(
+                "duet_recent_bytes",
+                "Bytes that sockets of this node sent lately to peers that count what they hear.",
+            )?,
+            caught_up: made.counter(
+                "duet_caught_up_total",
+                "Messages sent again to peers that came back and had not heard them by their last connection.",
+            )?,
             seats_kept: made.gauge("duet_seats_kept", "Seats kept for peers that are lost and may come back.")?,
             leaves: Family::new(&leaves, by_reason()),
             local_relays: relay_results("local"),

@@ -12,7 +12,7 @@ use std::{borrow::Cow, fmt};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::id::{BadRoomName, ResumeToken, RoomName};
+use crate::id::{BadRoomName, PeerId, ResumeToken, RoomName};
 
 /// An event a client may send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -375,7 +375,7 @@ impl<'a> Arguments<'a> {
     /// The arguments of `create or join`: a room, and what is asked beside a seat in it.
     ///
     /// # Errors
-    /// As [`Arguments::room`], and `bad_payload` when what follows is not `{resume, wait}`.
+    /// As [`Arguments::room`], and `bad_payload` when what follows is not `{resume, wait, heard}`.
     pub fn join(self) -> Result<(RoomName, JoinOptions), Refusal> {
         let array = format!("[{}]", self.0);
         // Anything but an object says nothing: the lesson's server ignores it.
@@ -385,11 +385,22 @@ impl<'a> Arguments<'a> {
         };
         let room = self.room()?;
         let options: JoinWords<'_> = serde_json::from_str(second).map_err(|_| {
-            Refusal::new(Code::BadPayload, "what follows the room must be {resume, wait}: a text, and true or false")
+            Refusal::new(
+                Code::BadPayload,
+                "what follows the room must be {resume, wait, heard}: a text, true or false, and true or {id, peers, messages}",
+            )
         })?;
         // A text that no token has is one that has lost its meaning, as an old one has.
         let resume = options.resume.and_then(|text| ResumeToken::parse(&text.0));
-        Ok((room, JoinOptions { said: true, resume, wait: options.wait.unwrap_or(false) }))
+        let (counts, heard) = match options.heard {
+            None | Some(HeardWords::Counts(false)) => (false, None),
+            Some(HeardWords::Counts(true)) => (true, None),
+            Some(HeardWords::SoFar { id, peers, messages }) => {
+                // As with the token: an id that no socket has is of none that is known.
+                (true, id.0.parse().ok().map(|id| Heard { id: PeerId(id), peers, messages }))
+            }
+        };
+        Ok((room, JoinOptions { said: true, resume, wait: options.wait.unwrap_or(false), counts, heard }))
     }
 
     /// The first argument as a room's name, or none when there is no argument (or `null`, as a client that passes an
@@ -466,6 +477,21 @@ pub struct JoinOptions {
     pub resume: Option<ResumeToken>,
     /// Whether it waits for a seat when both are taken.
     pub wait: bool,
+    /// Whether it counts what it hears.
+    pub counts: bool,
+    /// How far it had heard the other peer by its last connection.
+    pub heard: Option<Heard>,
+}
+
+/// How far a client heard the other peer of a room by one of its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Its id on that connection.
+    pub id: PeerId,
+    /// How often it was told `join` or `peer resumed` since it was seated there.
+    pub peers: u32,
+    /// How many `message`, `offer`, `answer` and `candidate` it heard since the last of these, or since it was seated.
+    pub messages: u64,
 }
 
 #[derive(Deserialize)]
@@ -474,12 +500,31 @@ struct JoinWords<'a> {
     resume: Option<Text<'a>>,
     #[serde(default)]
     wait: Option<bool>,
+    #[serde(default, borrow)]
+    heard: Option<HeardWords<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum HeardWords<'a> {
+    Counts(bool),
+    SoFar {
+        #[serde(borrow)]
+        id: Text<'a>,
+        peers: u32,
+        messages: u64,
+    },
 }
 
 /// The token that a client's CONNECT carries in its `auth`, for the seats it had: `{resume: "…"}`.
 #[must_use]
 pub fn resume_in(auth: &str) -> Option<ResumeToken> {
-    let words: JoinWords<'_> = serde_json::from_str(auth).ok()?;
+    #[derive(Deserialize)]
+    struct AuthWords<'a> {
+        #[serde(default, borrow)]
+        resume: Option<Text<'a>>,
+    }
+    let words: AuthWords<'_> = serde_json::from_str(auth).ok()?;
     ResumeToken::parse(&words.resume?.0)
 }
 

@@ -1,7 +1,7 @@
 //! What happens on an event: one table, and the state all events share.
 //!
 //! Reading order: [`session`] (one socket's seats), [`inbox`] (one socket's events, in order), [`join`], [`leave`],
-//! [`relay`] (one event family each), [`resume`] and [`mail`] (peers that are away, and what is said to them), [`operator`] (what the admin API asks for), [`wire`] (packets as bytes).
+//! [`relay`] (one event family each), [`resume`], [`mail`] and [`recent`] (peers that are away, what is said to them, and what did not reach them), [`operator`] (what the admin API asks for), [`wire`] (packets as bytes).
 //!
 //! The library spawns a task for each event, so that two events of one socket can overtake each other. Here every event
 //! is taken in the library's own read loop and put through the socket's inbox: what needs no waiting is done at once,
@@ -53,6 +53,7 @@ pub mod join;
 pub mod leave;
 pub mod mail;
 pub mod operator;
+pub mod recent;
 pub mod relay;
 pub mod resume;
 pub mod session;
@@ -99,6 +100,10 @@ pub struct Signaling {
     generations: AtomicU64,
     /// Sessions that sit somewhere, or are about to: how the other peer of a room is found.
     seated: Mutex<HashMap<PeerId, Weak<Session>>>,
+    /// Sessions that remember what they handed on, or did.
+    remembering: Mutex<Vec<Weak<Session>>>,
+    /// For how long: a connection that is dead is known to be by then, and its seat given up.
+    recent_age: Duration,
     /// Seats of peers that are lost and may come back.
     kept: Mutex<HashMap<(RoomName, Occupant), Kept>>,
     /// Sessions that are connected: whom a drain has to end.
@@ -155,6 +160,7 @@ impl Signaling {
     /// The shared state, not yet reachable by any socket.
     #[must_use]
     pub fn new(registry: Arc<dyn Registry>, parts: Parts) -> Arc<Self> {
+        let recent_age = parts.timeouts.ping_interval + parts.timeouts.ping_timeout + parts.seats.grace;
         Arc::new_cyclic(|this| Self {
             registry,
             admission: parts.admission,
@@ -176,6 +182,8 @@ impl Signaling {
             node: parts.node,
             generations: AtomicU64::new(1),
             seated: Mutex::default(),
+            remembering: Mutex::default(),
+            recent_age,
             kept: Mutex::default(),
             connected: Mutex::default(),
             expiries: Expiries::default(),
@@ -196,6 +204,7 @@ impl Signaling {
         // The handle lives as long as the node: no cycle that matters.
         let _ = self.io.set(io.clone());
         self.lifecycle.spawn(Arc::clone(self).expire());
+        self.lifecycle.spawn(Arc::clone(self).forget_recent());
     }
 
     /// Other bounds from here on.
@@ -496,6 +505,13 @@ impl Signaling {
         }
     }
 
+    /// The same while a letter is being delivered, when what was sent before has to arrive before.
+    fn post_after_delivery(&self, room: &RoomName, from: Occupant, to: Occupant, content: Content) {
+        if let Some(post) = &self.post {
+            post.send(&Letter { room: room.clone(), from, to, content, trace: None }, Haste::AfterDelivery, None);
+        }
+    }
+
     async fn connect(self: &Arc<Self>, socket: &Socket, auth: Option<&Value>) -> Result<(), Unwelcome> {
         let Some(flow) = socket.req_parts().extensions.get::<Arc<Flow>>() else {
             return Err(Unwelcome::Stray("this connection did not come by duet's listener"));
@@ -578,8 +594,8 @@ impl Signaling {
                     }
                 }
             }
-            Content::Arrived(order, handed) => {
-                this.arrived_elsewhere(&session, &room, from, order, handed);
+            Content::Arrived(arrival) => {
+                this.arrived_elsewhere(&session, &room, from, arrival);
                 Delivery::Delivered
             }
             Content::Departed(reason) => {
@@ -590,12 +606,23 @@ impl Signaling {
                 this.paced(&session, behind);
                 Delivery::Delivered
             }
-            Content::Resumed(order, before, handed) => {
-                this.resumed_elsewhere(&session, &room, from, (order, handed), before);
+            Content::Resumed(arrival, before, heard) => {
+                this.resumed_elsewhere(&session, &room, from, (arrival, heard), before);
                 Delivery::Delivered
             }
             Content::Away(away) => {
                 this.peer_away(&session, &room, from, away);
+                Delivery::Delivered
+            }
+            Content::Counts(peers) => {
+                recent::peer_counts(&session, &room, from, peers);
+                Delivery::Delivered
+            }
+            Content::HandOut => {
+                let mut seats = session.seats();
+                if let Some(seat) = session::seat_in(&mut seats, &room).filter(|seat| seat.other() == Some(from)) {
+                    this.let_go(&session, seat);
+                }
                 Delivery::Delivered
             }
             Content::Superseded => Delivery::Delivered,
@@ -613,6 +640,9 @@ impl Signaling {
         match content {
             Content::Arrived(..) | Content::Resumed(..) => {
                 let Some(away) = self.beside_kept(room, to, Some(from)) else { return Delivery::NoPeer };
+                if let Content::Resumed(arrival, _, heard) = content {
+                    self.resumed_beside_kept(room, to, from, (*arrival, *heard));
+                }
                 self.tell_away(room, to, from, away);
                 Delivery::Delivered
             }
@@ -620,7 +650,12 @@ impl Signaling {
                 self.departed_from_kept(room, to, from);
                 Delivery::Delivered
             }
-            Content::Event { .. } | Content::Pace(_) | Content::Away(_) | Content::Superseded => Delivery::NoPeer,
+            Content::Event { .. }
+            | Content::Pace(_)
+            | Content::Away(_)
+            | Content::Counts(_)
+            | Content::HandOut
+            | Content::Superseded => Delivery::NoPeer,
         }
     }
 }

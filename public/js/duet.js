@@ -42,6 +42,11 @@ export class DuetRoom {
   #state = "idle";
   /** @type {string | null} */
   #token = null;
+  /**
+   * How far the other peer was heard by the last connection that had the seat: the server sends the rest when it is told.
+   * @type {{ id: string, peers: number, messages: number } | null}
+   */
+  #heard = null;
   /** @type {string | null} */
   #id = null;
   /** @type {any[]} */
@@ -78,7 +83,8 @@ export class DuetRoom {
     this.#options = { answerMs: ANSWER_MS, keep: KEEP, window: 1, ...options };
     this.#storage = "storage" in options ? options.storage : sessionStore();
     this.#key = `duet.seat:${name}`;
-    this.#token = this.#stored();
+    this.#token = this.#read(this.#key);
+    this.#heard = this.#token === null ? null : counted(this.#read(`${this.#key}:heard`));
   }
 
   get name() {
@@ -282,7 +288,10 @@ export class DuetRoom {
         if (this.#state === "waiting") this.#seat({ ...told, outcome, id });
       });
     }
-    inRoom("join", () => this.#met("peer-joined", {}, false));
+    inRoom("join", () => {
+      this.#count("peers");
+      this.#met("peer-joined", {}, false);
+    });
     inRoom("ready", () => {
       if (this.#seated && this.#peer === "unknown") this.#met("peer-joined", {}, true);
     });
@@ -293,12 +302,19 @@ export class DuetRoom {
       this.#become("apart");
       this.#emit("peer-reconnecting", { id: told?.id ?? null, graceMs: told?.grace_ms ?? 0 });
     });
-    inRoom("peer resumed", (told) => this.#met("peer-resumed", { id: told?.id ?? null, was: told?.was ?? null }, false));
+    inRoom("peer resumed", (told) => {
+      this.#count("peers");
+      this.#met("peer-resumed", { id: told?.id ?? null, was: told?.was ?? null }, false);
+    });
     inRoom("bye", (told) => {
       if (told?.id !== undefined && told.id === socket.id) return this.#putOut();
       if (this.#seated) this.#parted(told?.id ?? null, typeof told?.reason === "string" ? told.reason : "");
     });
-    on("message", (...args) => this.#emit("message", ...args));
+    on("message", (...args) => {
+      this.#count("messages");
+      this.#emit("message", ...args);
+    });
+    for (const event of ["offer", "answer", "candidate"]) on(event, () => this.#count("messages"));
   }
 
   #ask() {
@@ -315,8 +331,8 @@ export class DuetRoom {
       this.#become("waiting");
       this.#emit("waiting");
     };
-    /** @type {{ resume?: string, wait?: boolean }} */
-    const options = {};
+    /** @type {{ heard: object | true, resume?: string, wait?: boolean }} */
+    const options = { heard: this.#heard ?? true };
     if (this.#token !== null) options.resume = this.#token;
     if (this.#wait) options.wait = true;
     socket.emit("create or join", this.#name, options, heard);
@@ -349,6 +365,23 @@ export class DuetRoom {
     this.#id = id ?? null;
     if (Array.isArray(iceServers)) this.#iceServers = iceServers;
     this.#store(typeof resume === "string" ? resume : null);
+    // The answer to a question that was asked twice is of the same seat.
+    if (this.#id !== null && this.#heard?.id !== this.#id) this.#hear({ id: this.#id, peers: 0, messages: 0 });
+  }
+
+  /** @param {"peers" | "messages"} what */
+  #count(what) {
+    const heard = this.#heard;
+    if (!heard || !this.#seated) return;
+    if (what === "peers") this.#hear({ ...heard, peers: heard.peers + 1, messages: 0 });
+    else this.#hear({ ...heard, messages: heard.messages + 1 });
+  }
+
+  /** @param {{ id: string, peers: number, messages: number }} heard */
+  #hear(heard) {
+    this.#heard = heard;
+    // A page that is loaded again has to know.
+    if (this.#token !== null) this.#write(`${this.#key}:heard`, JSON.stringify(heard));
   }
 
   /** @param {any} why */
@@ -508,20 +541,29 @@ export class DuetRoom {
     this.#timers[timer] = undefined;
   }
 
-  #stored() {
+  /** @param {string | null} token */
+  #store(token) {
+    this.#token = token;
+    this.#write(this.#key, token);
+    if (token !== null) return;
+    this.#heard = null;
+    this.#write(`${this.#key}:heard`, null);
+  }
+
+  /** @param {string} key */
+  #read(key) {
     try {
-      return this.#storage?.getItem(this.#key) ?? null;
+      return this.#storage?.getItem(key) ?? null;
     } catch {
       return null;
     }
   }
 
-  /** @param {string | null} token */
-  #store(token) {
-    this.#token = token;
+  /** @param {string} key @param {string | null} value */
+  #write(key, value) {
     try {
-      if (token === null) this.#storage?.removeItem(this.#key);
-      else this.#storage?.setItem(this.#key, token);
+      if (value === null) this.#storage?.removeItem(key);
+      else this.#storage?.setItem(key, value);
     } catch {
       // The seat then lives as long as this page.
     }
@@ -562,6 +604,18 @@ function refusal(code, retryable) {
 /** @param {string} code @param {boolean} retryable */
 function told(code, retryable) {
   return Promise.resolve(refusal(code, retryable));
+}
+
+/** What was kept in words, if it is what it was. @param {string | null} text */
+function counted(text) {
+  try {
+    const { id, peers, messages } = JSON.parse(text ?? "null") ?? {};
+    return typeof id === "string" && Number.isSafeInteger(peers) && Number.isSafeInteger(messages)
+      ? { id, peers, messages }
+      : null;
+  } catch {
+    return null;
+  }
 }
 
 /** A browser may forbid even to look at it. */

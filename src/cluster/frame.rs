@@ -11,9 +11,9 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes};
 
 use crate::{
-    exchange::{Answer, Away, Content, Delivery, Letter, Question, Tally},
+    exchange::{Answer, Arrival, Away, Content, Delivery, Letter, Question, Tally},
     id::{Generation, NodeId, PeerId, RoomName, Sid},
-    protocol::ByeReason,
+    protocol::{ByeReason, Heard},
     rooms::{Occupant, Serial},
     telemetry::trace::TraceContext,
 };
@@ -33,6 +33,11 @@ const SUPERSEDED: u8 = 7;
 const AWAY: u8 = 8;
 const QUESTION: u8 = 9;
 const ANSWER: u8 = 10;
+const COUNTS: u8 = 11;
+const HAND_OUT: u8 = 12;
+/// The last of them.
+#[cfg(test)]
+const LAST: u8 = HAND_OUT;
 /// Beside the kind: the letter's trace follows the occupants. One without costs no byte.
 const TRACED: u8 = 0x80;
 
@@ -57,7 +62,7 @@ pub fn letter(letter: &Letter) -> Vec<u8> {
         Content::Event { array, attachments } => {
             8 + array.len() + attachments.iter().map(|bytes| 4 + bytes.len()).sum::<usize>()
         }
-        _ => 64,
+        _ => 128,
     };
     let trace = letter.trace.map(TraceContext::to_bytes);
     let traced = trace.as_ref().map_or(0, |trace| trace.len());
@@ -70,6 +75,8 @@ pub fn letter(letter: &Letter) -> Vec<u8> {
         Content::Resumed(..) => RESUMED,
         Content::Superseded => SUPERSEDED,
         Content::Away(_) => AWAY,
+        Content::Counts(_) => COUNTS,
+        Content::HandOut => HAND_OUT,
     };
     record.put_u8(if trace.is_some() { kind | TRACED } else { kind });
     // A room name has at most 512 bytes.
@@ -88,20 +95,26 @@ pub fn letter(letter: &Letter) -> Vec<u8> {
                 put_long(&mut record, attachment);
             }
         }
-        Content::Arrived(order, handed) => {
-            record.put_u64(*order);
-            put_serial(&mut record, *handed);
+        Content::Arrived(arrival) => {
+            record.put_u64(arrival.order);
+            put_rest(&mut record, arrival);
         }
         Content::Departed(reason) => record.put_slice(reason.name().as_bytes()),
         Content::Pace(slow) => record.put_u8(u8::from(*slow)),
-        Content::Resumed(order, before, handed) => {
-            record.put_u64(*order);
+        Content::Resumed(arrival, before, heard) => {
+            record.put_u64(arrival.order);
             record.put_slice(before.peer.0.as_str().as_bytes());
             record.put_u64(before.generation.0);
             record.put_slice(before.node.0.as_str().as_bytes());
-            put_serial(&mut record, *handed);
+            put_rest(&mut record, arrival);
+            if let Some(heard) = heard {
+                record.put_slice(heard.id.0.as_str().as_bytes());
+                record.put_u32(heard.peers);
+                record.put_u64(heard.messages);
+            }
         }
-        Content::Superseded => {}
+        Content::Counts(peers) => record.put_u32(*peers),
+        Content::Superseded | Content::HandOut => {}
         Content::Away(away) => {
             record.put_u64(u64::try_from(away.grace.as_millis()).unwrap_or(u64::MAX));
             record.put_u8(u8::from(away.node_goes));
@@ -231,7 +244,10 @@ pub fn read_record(mut record: Bytes, from: NodeId, to: NodeId) -> Option<Record
             }
             Content::Event { array, attachments }
         }
-        ARRIVED => Content::Arrived(record.try_get_u64().ok()?, take_serial(&mut record)?),
+        ARRIVED => {
+            let order = record.try_get_u64().ok()?;
+            Content::Arrived(take_rest(&mut record, order)?)
+        }
         DEPARTED => {
             Content::Departed(ByeReason::ALL.into_iter().find(|reason| reason.name().as_bytes() == &record[..])?)
         }
@@ -241,8 +257,11 @@ pub fn read_record(mut record: Bytes, from: NodeId, to: NodeId) -> Option<Record
             // The node follows: it need not be the one that the letter goes to.
             let before = take_occupant(&mut record, to.node)?;
             let before = Occupant { node: NodeId(take_sid(&mut record)?), ..before };
-            Content::Resumed(order, before, take_serial(&mut record)?)
+            let arrival = take_rest(&mut record, order)?;
+            Content::Resumed(arrival, before, if record.is_empty() { None } else { Some(take_heard(&mut record)?) })
         }
+        COUNTS => Content::Counts(record.try_get_u32().ok()?),
+        HAND_OUT => Content::HandOut,
         SUPERSEDED => Content::Superseded,
         AWAY => Content::Away(Away {
             grace: Duration::from_millis(record.try_get_u64().ok()?),
@@ -363,9 +382,12 @@ fn put_short(to: &mut Vec<u8>, bytes: &[u8]) {
     to.put_slice(bytes);
 }
 
-fn put_serial(to: &mut Vec<u8>, serial: Serial) {
-    to.put_u64(serial.seat);
-    to.put_u64(serial.said);
+/// All of an arrival but its order.
+fn put_rest(to: &mut Vec<u8>, arrival: &Arrival) {
+    to.put_u64(arrival.last.seat);
+    to.put_u64(arrival.last.said);
+    to.put_u64(arrival.messages);
+    to.put_u8(u8::from(arrival.counts));
 }
 
 fn put_long(to: &mut Vec<u8>, bytes: &[u8]) {
@@ -393,12 +415,22 @@ fn take_sid(from: &mut Bytes) -> Option<Sid> {
     std::str::from_utf8(&text).ok()?.parse().ok()
 }
 
-/// Nodes of a version that keeps no messages say none.
-fn take_serial(from: &mut Bytes) -> Option<Serial> {
-    if from.is_empty() {
-        return Some(Serial::default());
+/// Nodes of earlier versions say less: nothing, or only the last that was handed over.
+fn take_rest(from: &mut Bytes, order: u64) -> Option<Arrival> {
+    let mut arrival = Arrival { order, ..Arrival::default() };
+    if from.has_remaining() {
+        arrival.last = Serial { seat: from.try_get_u64().ok()?, said: from.try_get_u64().ok()? };
     }
-    Some(Serial { seat: from.try_get_u64().ok()?, said: from.try_get_u64().ok()? })
+    if from.has_remaining() {
+        arrival.messages = from.try_get_u64().ok()?;
+        arrival.counts = from.try_get_u8().ok()? != 0;
+    }
+    Some(arrival)
+}
+
+fn take_heard(from: &mut Bytes) -> Option<Heard> {
+    let id = PeerId(take_sid(from)?);
+    Some(Heard { id, peers: from.try_get_u32().ok()?, messages: from.try_get_u64().ok()? })
 }
 
 fn take_node(from: &mut Bytes) -> Option<NodeId> {
@@ -434,14 +466,20 @@ mod tests {
     #[test]
     fn records_and_frames_come_out_as_they_went_in() {
         let (a, b) = (NodeId::random(), NodeId::random());
+        let last = Serial { seat: 1 << 61, said: u64::MAX };
+        let arrival = Arrival { order: 1, last, messages: 1 << 62, counts: true };
+        let heard = Heard { id: PeerId(Sid::new()), peers: 3, messages: 1 << 63 };
         let contents = [
             Content::Event { array: r#"["message",1]"#.into(), attachments: vec![] },
             Content::Event { array: "[]".into(), attachments: vec![Bytes::new(), Bytes::from_static(&[0, 255])] },
-            Content::Arrived(1 << 60, Serial::default()),
-            Content::Arrived(1, Serial { seat: 1 << 61, said: 1 << 62 }),
+            Content::Arrived(Arrival { order: 1 << 60, ..Arrival::default() }),
+            Content::Arrived(arrival),
             Content::Pace(true),
             Content::Pace(false),
-            Content::Resumed(1 << 60, occupant(NodeId::random()), Serial { seat: 3, said: u64::MAX }),
+            Content::Resumed(arrival, occupant(NodeId::random()), None),
+            Content::Resumed(arrival, occupant(NodeId::random()), Some(heard)),
+            Content::Counts(u32::MAX),
+            Content::HandOut,
             Content::Superseded,
             Content::Away(Away { grace: Duration::from_secs(15), node_goes: false }),
             Content::Away(Away { grace: Duration::from_millis(1), node_goes: true }),
@@ -517,7 +555,7 @@ mod tests {
         traced[at..at + TraceContext::BYTES].fill(0);
         assert_eq!(read_record(traced.into(), a, b), Some(Record::Letter(plain)));
         // A kind that nobody knows, traced or not.
-        for kind in [ANSWER + 1, (ANSWER + 1) | TRACED, ADAPTER | TRACED, QUESTION | TRACED] {
+        for kind in [LAST + 1, (LAST + 1) | TRACED, ADAPTER | TRACED, QUESTION | TRACED] {
             let mut bytes = bytes.clone();
             bytes[0] = kind;
             assert_eq!(read_record(bytes.into(), a, b), None);
@@ -526,7 +564,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn anything_else_is_refused_and_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0..=ANSWER + 1, traced: bool) {
+        fn anything_else_is_refused_and_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0..=LAST + 1, traced: bool) {
             let node = NodeId::random();
             let mut bytes = bytes;
             if let Some(first) = bytes.first_mut() {

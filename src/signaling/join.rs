@@ -11,17 +11,17 @@ use std::{
 
 use super::{
     Signaling, lock,
-    mail::last_of,
+    mail::arrival,
     reply,
     session::{Early, Link, Seat, Session, seat_in},
 };
 use crate::{
-    exchange::Content,
+    exchange::{Arrival, Content},
     ice::IceServer,
     id::{ResumeToken, RoomName},
     metrics::{JoinResult, Metrics},
     protocol::{ByeReason, Code, JoinOptions, Refusal, Request},
-    rooms::{Ask, Join, JoinOutcome, Mail, Occupant, Role, Serial},
+    rooms::{Ask, Join, JoinOutcome, Mail, Occupant, Role},
     telemetry::trace::{Kind, Span},
 };
 
@@ -90,7 +90,7 @@ impl Signaling {
         if !session.is_open() || !session.waits().contains(&room) {
             return;
         }
-        let options = JoinOptions { said: true, resume: None, wait: true };
+        let options = JoinOptions { said: true, wait: true, ..JoinOptions::default() };
         match self.seat(&session, &room, options, None, None).await {
             Ok(result) => {
                 session.waits().retain(|waited| *waited != room);
@@ -132,7 +132,7 @@ impl Signaling {
             let known = seat_in(&mut seats, room).is_some();
             if !known {
                 // Before the registry knows: the other peer may have news for this one at once.
-                seats.push(Seat::wished(room.clone()));
+                seats.push(Seat { counts: options.counts, ..Seat::wished(room.clone()) });
             }
             known
         };
@@ -188,7 +188,7 @@ impl Signaling {
                 self.log(session, || {
                     reply::log(&format!("Client ID {} is back in room {}", session.id(), room.as_str()))
                 });
-                self.resumed(session, room, role, before, (other, away), (order, mail), told(asked_back));
+                self.resumed(session, room, role, before, (other, away), (order, mail), options.heard, told(asked_back));
                 Ok(JoinResult::Resumed)
             }
             JoinOutcome::Created => {
@@ -249,7 +249,7 @@ impl Signaling {
     /// Tells of a peer that came before the answer to one's own join, and what it said meanwhile.
     pub(super) fn tell_early(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, seat: &mut Seat) {
         if let Early::Arrived(link, said) = std::mem::take(&mut seat.early) {
-            self.tell_arrived(session, room, seat, link, Serial::default());
+            self.tell_arrived(session, room, seat, link, &Arrival::default());
             for packet in said {
                 self.sent_or_closed(session, self.send(session, packet));
             }
@@ -265,7 +265,8 @@ impl Signaling {
         told: Told<'_>,
     ) {
         let other_session = self.session_of(other);
-        let (mut kept, handed) = (None, last_of(&mail));
+        let mut kept = None;
+        let arrival;
         let mut mail = Some(mail);
         {
             let mut seats = session.seats();
@@ -273,6 +274,7 @@ impl Signaling {
             let Some(seat) = seat_in(&mut seats, room) else { return };
             seat.token = told.token;
             seat.take(Role::Joined, order);
+            arrival = self::arrival(order, mail.as_deref().unwrap_or_default(), seat.counts);
             match std::mem::take(&mut seat.early) {
                 Early::Departed(gone, reason) if gone == other => {
                     self.hand_out(session, mail.take());
@@ -304,9 +306,12 @@ impl Signaling {
         } else if away {
             self.watch(session, room, other, Duration::ZERO, ByeReason::NodeLost);
         } else if other.node != self.node {
-            self.send_letter(room, session.occupant(), other, Content::Arrived(order, handed));
+            self.send_letter(room, session.occupant(), other, Content::Arrived(arrival));
         } else if let Some(other_session) = other_session {
-            self.arrived(&other_session, room, session, (order, handed), mail);
+            self.arrived(&other_session, room, session, arrival, mail);
+        } else {
+            // It is being lost.
+            self.hand_out(session, mail);
         }
     }
 
@@ -316,17 +321,17 @@ impl Signaling {
         session: &Arc<Session>,
         room: &RoomName,
         newcomer: &Arc<Session>,
-        (order, handed): (u64, Serial),
+        arrival: Arrival,
         mail: Option<Vec<Mail>>,
     ) {
         let link = Link::here(newcomer);
         let mut seats = session.seats();
         // It left meanwhile: the newcomer will hear of that.
-        let Some(seat) = seat_in(&mut seats, room) else { return };
+        let Some(seat) = seat_in(&mut seats, room) else { return self.hand_out(newcomer, mail) };
         // While this lock is held it can neither relay nor leave: for the newcomer `ready` comes before both.
         self.tell(newcomer, reply::room("ready", room));
         self.hand_out(newcomer, mail);
-        self.take_arrived(session, room, seat, link, (order, handed));
+        self.take_arrived(session, room, seat, link, arrival);
     }
 
     /// The same for a newcomer on another node, which has told it already.
@@ -335,13 +340,11 @@ impl Signaling {
         session: &Arc<Session>,
         room: &RoomName,
         newcomer: Occupant,
-        order: u64,
-        handed: Serial,
+        arrival: Arrival,
     ) {
         let mut seats = session.seats();
         let Some(seat) = seat_in(&mut seats, room) else { return };
-        let link = Link::elsewhere(newcomer);
-        self.take_arrived(session, room, seat, link, (order, handed));
+        self.take_arrived(session, room, seat, Link::elsewhere(newcomer), arrival);
     }
 
     pub(super) fn take_arrived(
@@ -349,16 +352,17 @@ impl Signaling {
         session: &Arc<Session>,
         room: &RoomName,
         seat: &mut Seat,
-        link: Link,
-        (order, handed): (u64, Serial),
+        mut link: Link,
+        arrival: Arrival,
     ) {
         // A node that was frozen may still say what was true when it froze.
-        if order <= seat.latest {
+        if arrival.order <= seat.latest {
             return;
         }
-        seat.latest = order;
+        seat.latest = arrival.order;
+        link.counts = arrival.counts.then_some(0);
         if seat.role.is_some() {
-            self.tell_arrived(session, room, seat, link, handed);
+            self.tell_arrived(session, room, seat, link, &arrival);
         } else {
             seat.early = Early::Arrived(link, Vec::new());
         }
@@ -370,7 +374,7 @@ impl Signaling {
         room: &RoomName,
         seat: &mut Seat,
         mut link: Link,
-        handed: Serial,
+        arrival: &Arrival,
     ) {
         match &seat.link {
             Some(known) if known.occupant == link.occupant => return,
@@ -382,10 +386,12 @@ impl Signaling {
             None => {}
         }
         link.met = true;
+        seat.peers += 1;
         seat.link = Some(link.clone());
         self.tell(session, reply::room("join", room));
         self.tell(session, reply::room("ready", room));
-        self.empty_outbox(session, room, seat, &link, handed);
+        self.tell_that_it_counts(session, room, seat, &link);
+        self.empty_outbox(session, room, seat, arrival);
     }
 
     /// Tells `session` that `gone` left `room`.
@@ -404,6 +410,7 @@ impl Signaling {
                 seat.early = Early::Departed(gone, reason);
             }
         } else if seat.link.as_ref().is_some_and(|link| link.occupant == gone) {
+            self.let_go(session, seat);
             seat.link = None;
             self.tell(session, reply::bye(room, gone.peer, reason));
             seat.give_up_outbox();

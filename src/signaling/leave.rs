@@ -72,15 +72,17 @@ impl Signaling {
     ) -> Result<(), Refusal> {
         let reason = parting.reason;
         // From here on nothing of this room reaches the session, whatever the registry says.
-        let (linked, can_come_back) = {
+        let (link, recent, can_come_back) = {
             let mut seats = session.seats();
             let mut seat = seats.iter().position(|seat| seat.room == *room).map(|at| seats.swap_remove(at));
+            let recent = seat.as_mut().and_then(|seat| seat.recent.take());
             if let Some(seat) = &mut seat {
                 seat.give_up_outbox();
             }
             let can_come_back = seat.as_ref().is_some_and(|seat| seat.role.is_some() && seat.token.is_some());
-            (seat.and_then(|seat| Some(seat.link?.occupant)), can_come_back)
+            (seat.and_then(|seat| seat.link), recent, can_come_back)
         };
+        let linked = link.as_ref().map(|link| link.occupant);
         let occupant = session.occupant();
         if can_come_back && !parting.for_good {
             match reason {
@@ -94,7 +96,7 @@ impl Signaling {
                 }
                 ByeReason::NodeShutdown | ByeReason::NodeLost => {}
                 _ => {
-                    self.keep_seat(room, occupant, linked, reason);
+                    self.keep_seat(room, occupant, link, recent, reason);
                     return Ok(());
                 }
             }

@@ -19,12 +19,12 @@ use socketioxide_core::{Str, Value, packet::Packet};
 
 use super::{
     Attachments, Signaling,
+    recent::Fate,
     relay::{Parcel, Part},
-    session::{Link, Seat, Session, seat_in},
+    session::{Seat, Session, seat_in},
 };
 use crate::{
-    adapter::Undelivered,
-    exchange::{Delivery, Haste},
+    exchange::{Arrival, Delivery, Haste},
     id::RoomName,
     metrics::RelayResult,
     rooms::{KeepOutcome, Mail, Occupant, RegistryError, Serial},
@@ -65,12 +65,16 @@ enum Stage {
 
 /// Bytes that are counted as kept, until this is dropped.
 #[derive(Debug)]
-struct Counted(usize, IntGauge);
+pub(super) struct Counted(usize, IntGauge);
 
 impl Counted {
-    fn new(bytes: usize, all: &IntGauge) -> Self {
+    pub(super) fn new(bytes: usize, all: &IntGauge) -> Self {
         all.add(i64::try_from(bytes).unwrap_or(i64::MAX));
         Self(bytes, all.clone())
+    }
+
+    pub(super) const fn bytes(&self) -> usize {
+        self.0
     }
 }
 
@@ -255,10 +259,16 @@ impl Signaling {
     ) {
         let set_aside = {
             let mut seats = session.seats();
-            match seat_in(&mut seats, room) {
+            let seat = seat_in(&mut seats, room);
+            match seat {
                 Some(seat) if seat.link.as_ref().is_some_and(|link| link.occupant == to) => {
+                    if let Some(recent) = &mut seat.recent {
+                        recent.forget(serial);
+                    }
                     self.set_aside(seat, serial, Some(to), parcel, part)
                 }
+                // It has been sent again.
+                Some(seat) if part.is_none() && seat.recent.as_ref().is_some_and(|recent| recent.knows(serial)) => return,
                 // It is back, and later messages have gone there, or it is gone for good.
                 _ => Err((RelayResult::NoPeer, part)),
             }
@@ -270,57 +280,45 @@ impl Signaling {
         }
     }
 
-    /// The peer of `seat` is there by `link`, and the registry has handed it all up to `handed`: it gets what else waits.
+    /// The peer of `seat` is there by its link, and the registry has handed it all up to `handed.last`: it gets what else waits.
     pub(super) fn empty_outbox(
         self: &Arc<Self>,
         session: &Arc<Session>,
         room: &RoomName,
         seat: &mut Seat,
-        link: &Link,
-        handed: Serial,
+        handed: &Arrival,
     ) {
-        let Some(mut outbox) = seat.outbox.take() else { return };
-        outbox.forget_old(self.most.age);
-        for waiting in outbox.waiting {
-            match waiting.stage {
-                Stage::Kept | Stage::Asked if waiting.serial == handed => {
-                    waiting.done(RelayResult::Kept);
-                    continue;
-                }
-                Stage::Kept if waiting.serial < handed => continue,
-                // It was overtaken by later ones that did not get there at first, and may have been handed over or not.
-                Stage::Asked if waiting.serial < handed => {
-                    waiting.done(RelayResult::Unavailable);
-                    continue;
-                }
-                Stage::Kept | Stage::Asked | Stage::New => {}
-            }
-            let Waiting { serial, parcel, part, .. } = waiting;
-            if link.occupant.node != self.node {
-                self.post_waiting(session, room, serial, link.occupant, &parcel, part);
+        let mut outbox = seat.outbox.take().map_or_else(Vec::new, |mut outbox| {
+            outbox.forget_old(self.most.age);
+            outbox.waiting
+        });
+        let is_handed = |waiting: &Waiting| match waiting.stage {
+            Stage::Kept => waiting.serial <= handed.last,
+            Stage::Asked => waiting.serial == handed.last,
+            Stage::New => false,
+        };
+        // What was handed over has its place in the count of the peer as well; what came from this seat came last.
+        let own = outbox.iter().filter(|waiting| is_handed(waiting) && waiting.parcel.is_counted()).count() as u64;
+        let Some(link) = seat.link.as_mut() else { return };
+        link.handed += handed.messages.saturating_sub(own);
+        let link = link.clone();
+        for waiting in outbox.extract_if(.., |waiting| is_handed(waiting)) {
+            self.remember(session, seat, waiting.serial, &waiting.parcel, true);
+            waiting.done(RelayResult::Kept);
+        }
+        for waiting in outbox {
+            // It was overtaken by later ones that did not get there at first, and may have been handed over or not.
+            if waiting.stage == Stage::Asked && waiting.serial < handed.last {
+                waiting.done(RelayResult::Unavailable);
                 continue;
             }
-            let peer = link.session.upgrade();
-            let handed_on = peer.as_ref().map_or(Err(Undelivered::Gone), |peer| self.send(peer, parcel.packet()));
-            if let (Err(Undelivered::TooSlow), Some(peer)) = (handed_on, &peer) {
-                self.evict(peer);
-            }
-            match (handed_on, part) {
-                (Ok(()), None) => {}
-                (Ok(()), Some(part)) => part.done(RelayResult::Delivered),
-                (Err(Undelivered::TooSlow), Some(part)) => part.done(RelayResult::PeerTooSlow),
-                // It was lost again at once.
-                (Err(_), part) => match self.set_aside(seat, serial, Some(link.occupant), &parcel, part) {
-                    Ok(()) => self.keep_outbox(session, room),
-                    Err((result, Some(part))) => part.done(result),
-                    Err((_, None)) => self.metrics.kept_lost.inc(),
-                },
-            }
+            let Waiting { serial, parcel, part, .. } = waiting;
+            self.hand_on(session, room, seat, &link, serial, &parcel, part);
         }
     }
 
     /// Sends what has waited to a peer on another node.
-    fn post_waiting(
+    pub(super) fn post_waiting(
         self: &Arc<Self>,
         session: &Arc<Session>,
         room: &RoomName,
@@ -335,11 +333,22 @@ impl Signaling {
             let session: Weak<Session> = weak;
             match (delivery, part) {
                 (Delivery::Delivered, None) => {}
-                (Delivery::Unavailable | Delivery::TooSlow, Some(part)) => part.done(result_of(delivery)),
-                (Delivery::Delivered, Some(part)) => part.done(RelayResult::Delivered),
+                // Not here: who sends this may hold the lock on the seat.
+                (Delivery::Delivered | Delivery::Unavailable | Delivery::TooSlow, Some(part)) => {
+                    let Some(session) = session.upgrade() else { return };
+                    let lifecycle = signaling.lifecycle.clone();
+                    lifecycle.spawn(async move {
+                        match signaling.settle(&session, &its_room, serial, delivery == Delivery::Delivered) {
+                            Fate::AsTold => part.done(result_of(delivery)),
+                            Fate::Heard => part.done(RelayResult::Delivered),
+                            Fate::Missed => {
+                                signaling.hand_on_again(&session, &its_room, serial, to, &its_parcel, part);
+                            }
+                        }
+                    });
+                }
                 // What was acknowledged is not given up as long as there is somebody to give it to.
                 (_, part) => match session.upgrade() {
-                    // Not here: who sends this may hold the lock on the seat.
                     Some(session) => {
                         let lifecycle = signaling.lifecycle.clone();
                         lifecycle.spawn(async move {
@@ -369,9 +378,11 @@ fn result_of(delivery: Delivery) -> RelayResult {
     super::relay::result_of_delivery(delivery)
 }
 
-/// The number of the last message.
-pub(super) fn last_of(mail: &[Mail]) -> Serial {
-    mail.last().map_or_else(Serial::default, |mail| mail.serial)
+/// How a seat was taken for which that was kept.
+pub(super) fn arrival(order: u64, mail: &[Mail], counts: bool) -> Arrival {
+    let last = mail.last().map_or_else(Serial::default, |mail| mail.serial);
+    let parcels = mail.iter().filter_map(|mail| Parcel::from_body(mail.body.clone()));
+    Arrival { order, last, messages: parcels.filter(Parcel::is_counted).count() as u64, counts }
 }
 
 impl Parcel {

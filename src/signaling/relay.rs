@@ -18,7 +18,9 @@ use socketioxide_core::{Str, packet::Packet};
 use super::{
     Attachments, Signaling,
     inbox::Event,
-    lock, reply,
+    lock,
+    recent::Fate,
+    reply,
     session::{Early, Link, Session, seat_in},
 };
 use crate::{
@@ -112,6 +114,8 @@ struct Way {
     serial: Serial,
     /// The other peer; none: it has not come yet.
     link: Option<Link>,
+    /// It is remembered until the other peer is known to have heard it.
+    is_remembered: bool,
 }
 
 impl Way {
@@ -227,8 +231,11 @@ impl Signaling {
             let begins = matches!(asked.request, Request::Offer | Request::Candidate);
             for seat in seats {
                 seat.said.said += 1;
-                let way = Way { room: seat.room.clone(), serial: seat.said, link: seat.link.clone() };
+                let is_remembered = seat.counts || seat.link.as_ref().is_some_and(|link| link.counts.is_some());
+                let way = Way { room: seat.room.clone(), serial: seat.said, link: seat.link.clone(), is_remembered };
                 if way.peer().is_some() {
+                    // Before it is handed on: what its peer tells of it may come at once.
+                    self.remember(session, seat, way.serial, parcel, false);
                     ways.push(way);
                 } else if way.link.is_some() || begins && seat.role.is_some() {
                     // Under the lock, so that nothing overtakes it when that peer is back.
@@ -253,11 +260,22 @@ impl Signaling {
                 self.hand_over(other, &way.room, session.occupant(), parcel.packet())
             });
             match (handed, other) {
-                (Ok(()), Some(other)) => self.pace(session, &other),
+                (Ok(()), Some(other)) => {
+                    self.pace(session, &other);
+                    if way.is_remembered && self.settle(session, &way.room, way.serial, true) == Fate::Missed {
+                        let part = part(&mut unfinished);
+                        self.hand_on_again(session, &way.room, way.serial, link.occupant, parcel, part);
+                        continue;
+                    }
+                }
                 (Err(Undelivered::TooSlow), Some(other)) => self.evict(&other),
-                // It may come back.
                 _ => {
                     let part = part(&mut unfinished);
+                    if way.is_remembered && self.settle(session, &way.room, way.serial, false) == Fate::Missed {
+                        self.hand_on_again(session, &way.room, way.serial, link.occupant, parcel, part);
+                        continue;
+                    }
+                    // It may come back.
                     self.fall_back(session, &way.room, way.serial, link.occupant, parcel, Some(part));
                     continue;
                 }
@@ -297,9 +315,18 @@ impl Signaling {
         let bound = self.limits.load().outbound_bytes / 4;
         let urgent = session.sent_away(bytes, bound) || asked.ack.is_some();
         let (signaling, its_session, its_parcel) = (Arc::clone(self), Arc::clone(session), parcel.clone());
-        let (room, serial) = (way.room.clone(), way.serial);
+        let (room, serial, is_remembered) = (way.room.clone(), way.serial, way.is_remembered);
         let receipt: Receipt = Box::new(move |delivery| {
             its_session.received_there(bytes, bound);
+            if is_remembered {
+                match signaling.settle(&its_session, &room, serial, delivery == Delivery::Delivered) {
+                    Fate::AsTold => {}
+                    Fate::Heard => return part.done(RelayResult::Delivered),
+                    Fate::Missed => {
+                        return signaling.hand_on_again(&its_session, &room, serial, to, &its_parcel, part);
+                    }
+                }
+            }
             if delivery == Delivery::NoPeer {
                 // It may come back.
                 signaling.fall_back(&its_session, &room, serial, to, &its_parcel, Some(part));
@@ -501,6 +528,8 @@ pub(super) fn event_of(content: &Content) -> &'static str {
         | Content::Pace(_)
         | Content::Resumed(..)
         | Content::Superseded
+        | Content::Counts(_)
+        | Content::HandOut
         | Content::Away(_) => None,
     };
     name.and_then(Request::named).map_or("unknown", Request::name)

@@ -14,15 +14,16 @@ use super::{
     inbox::Item,
     join::Told,
     lock,
-    mail::last_of,
+    mail::arrival,
+    recent::Recent,
     reply,
     session::{Early, Link, Seat, Session, seat_in},
 };
 use crate::{
-    exchange::{Away, Content},
+    exchange::{Arrival, Away, Content, Delivery, Haste},
     id::RoomName,
-    protocol::{ByeReason, Code, Refusal, Request},
-    rooms::{Expiry, LeaveOutcome, Mail, Occupant, Role, Serial},
+    protocol::{ByeReason, Code, Heard, Refusal, Request},
+    rooms::{Expiry, LeaveOutcome, Mail, Occupant, Role},
 };
 
 /// How long until a registry that could not be asked is asked again.
@@ -33,13 +34,18 @@ const OVERDUE: Duration = Duration::from_millis(300);
 /// How often somebody who waits for a seat asks whether there is one.
 const KNOCK: Duration = Duration::from_secs(1);
 
+/// Who waits for what came before that which was kept for him waits no longer than this: whoever had it may be gone.
+const HELD: Duration = Duration::from_secs(1);
+
 /// A seat whose peer is lost.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Kept {
     /// Who else is in the room, as far as this node was told.
     other: Option<Occupant>,
     reason: ByeReason,
     until: tokio::time::Instant,
+    /// What it handed on to the other lately, and the link to that one.
+    pub(super) memory: Option<Box<(Link, Recent)>>,
 }
 
 impl Kept {
@@ -54,15 +60,19 @@ impl Signaling {
         self: &Arc<Self>,
         room: &RoomName,
         lost: Occupant,
-        other: Option<Occupant>,
+        link: Option<Link>,
+        recent: Option<Box<Recent>>,
         reason: ByeReason,
     ) {
         let until = tokio::time::Instant::now() + self.grace;
-        let kept = Kept { other, reason, until };
+        let other = link.as_ref().map(|link| link.occupant);
+        let memory = link.zip(recent).map(|(link, recent)| Box::new((link, *recent)));
+        let kept = Kept { other, reason, until, memory };
+        let away = kept.away();
         lock(&self.kept).insert((room.clone(), lost), kept);
         self.metrics.seats_kept.inc();
         if let Some(other) = other {
-            self.tell_away(room, lost, other, kept.away());
+            self.tell_away(room, lost, other, away);
         }
         let (signaling, room) = (Arc::clone(self), room.clone());
         self.lifecycle.spawn(async move {
@@ -152,7 +162,14 @@ impl Signaling {
                 link.away = true;
                 return;
             }
-            let Some(link) = seat.link.as_mut().filter(|link| link.occupant == lost) else { return };
+            if seat.link.as_ref().is_none_or(|link| link.occupant != lost) {
+                return;
+            }
+            // Of the one who would say that, nothing more comes that was said before.
+            if away.node_goes {
+                self.let_go(session, seat);
+            }
+            let Some(link) = &mut seat.link else { return };
             if !std::mem::replace(&mut link.away, true) {
                 self.tell(session, reply::peer_reconnecting(room, lost.peer, away.grace));
             }
@@ -207,11 +224,13 @@ impl Signaling {
         before: Occupant,
         (other, away): (Option<Occupant>, bool),
         (order, mail): (u64, Vec<Mail>),
+        heard: Option<Heard>,
         told: Told<'_>,
     ) {
         self.supersede(room, session.occupant(), before);
         let other_session = other.and_then(|other| self.session_of(other));
-        let (mut kept, handed) = (None, last_of(&mail));
+        let mut kept = None;
+        let arrival;
         let mut mail = Some(mail);
         {
             let mut seats = session.seats();
@@ -221,6 +240,7 @@ impl Signaling {
             let Some(seat) = seat_in(&mut seats, room) else { return };
             seat.token = token;
             seat.take(role, order);
+            arrival = self::arrival(order, mail.as_deref().unwrap_or_default(), seat.counts);
             match (std::mem::take(&mut seat.early), other) {
                 // Gone, and another came: it will have been told of this one, and this one of it.
                 (early @ Early::Arrived(..), _) => {
@@ -243,7 +263,16 @@ impl Signaling {
                         link.met = true;
                         self.tell(session, reply::room("ready", room));
                     }
-                    if !link.met || other.node != self.node {
+                    if other.node != self.node && !away && heard.is_some() && arrival.messages > 0 {
+                        // What it did not hear before comes from there, and comes first.
+                        self.hold_mail(session, room, seat, mail.take());
+                    } else if !link.met || other.node != self.node {
+                        if link.occupant.node == self.node {
+                            let missed = self.catch_up_beside_kept(room, other, session.occupant(), &arrival, heard);
+                            for parcel in missed {
+                                self.sent_or_closed(session, self.send(session, parcel.packet()));
+                            }
+                        }
                         self.hand_out(session, mail.take());
                     }
                 }
@@ -255,13 +284,40 @@ impl Signaling {
         } else if away {
             self.watch(session, room, other, Duration::ZERO, ByeReason::NodeLost);
         } else if other.node != self.node {
-            self.send_letter(room, session.occupant(), other, Content::Resumed(order, before, handed));
-        } else if let Some(other_session) = other_session {
-            let mut seats = other_session.seats();
-            let Some(seat) = seat_in(&mut seats, room) else { return };
-            self.tell(session, reply::room("ready", room));
+            self.send_letter(room, session.occupant(), other, Content::Resumed(arrival, before, heard));
+        } else {
+            if let Some(other_session) = other_session
+                && let Some(seat) = seat_in(&mut other_session.seats(), room)
+            {
+                self.tell(session, reply::room("ready", room));
+                let link = Link::here(session);
+                self.take_resumed(&other_session, room, seat, link, (arrival, heard), before, || {
+                    self.hand_out(session, mail.take());
+                });
+            }
+            // It is being lost.
             self.hand_out(session, mail);
-            self.take_resumed(&other_session, room, seat, Link::here(session), (order, handed), before);
+        }
+    }
+
+    /// Keeps what was kept for `session` until [`Signaling::let_go`].
+    fn hold_mail(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, seat: &mut Seat, mail: Option<Vec<Mail>>) {
+        seat.held = mail.map(Box::new);
+        let (signaling, session, room) = (Arc::clone(self), Arc::downgrade(session), room.clone());
+        self.lifecycle.spawn(async move {
+            tokio::time::sleep(HELD).await;
+            if let Some(session) = session.upgrade()
+                && let Some(seat) = seat_in(&mut session.seats(), &room)
+            {
+                signaling.let_go(&session, seat);
+            }
+        });
+    }
+
+    /// What came before that which was kept for `session` is there, or does not come.
+    pub(super) fn let_go(self: &Arc<Self>, session: &Arc<Session>, seat: &mut Seat) {
+        if let Some(held) = seat.held.take() {
+            self.hand_out(session, Some(*held));
         }
     }
 
@@ -271,44 +327,81 @@ impl Signaling {
         session: &Arc<Session>,
         room: &RoomName,
         by: Occupant,
-        (order, handed): (u64, Serial),
+        (arrival, heard): (Arrival, Option<Heard>),
         before: Occupant,
     ) {
         let mut seats = session.seats();
         let Some(seat) = seat_in(&mut seats, room) else { return };
-        self.take_resumed(session, room, seat, Link::elsewhere(by), (order, handed), before);
+        self.take_resumed(session, room, seat, Link::elsewhere(by), (arrival, heard), before, || {
+            if heard.is_some() && arrival.messages > 0 {
+                self.post_after_delivery(room, session.occupant(), by, Content::HandOut);
+            }
+        });
     }
 
+    /// The same where the peer beside is lost, and its seat kept here: what it said and was not heard is sent, and what it was told
+    /// is told.
+    pub(super) fn resumed_beside_kept(
+        self: &Arc<Self>,
+        room: &RoomName,
+        lost: Occupant,
+        by: Occupant,
+        (arrival, heard): (Arrival, Option<Heard>),
+    ) {
+        for parcel in self.catch_up_beside_kept(room, lost, by, &arrival, heard) {
+            let lost_on_the_way = self.metrics.kept_lost.clone();
+            let receipt = move |delivery| {
+                if delivery != Delivery::Delivered {
+                    lost_on_the_way.inc();
+                }
+            };
+            self.post_event(room, lost, by, &parcel, Haste::AfterDelivery, None, Box::new(receipt));
+        }
+        if heard.is_some() && arrival.messages > 0 {
+            self.post_after_delivery(room, lost, by, Content::HandOut);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what is told of a seat that was taken back")]
     fn take_resumed(
         self: &Arc<Self>,
         session: &Arc<Session>,
         room: &RoomName,
         seat: &mut Seat,
         mut link: Link,
-        (order, handed): (u64, Serial),
+        (arrival, heard): (Arrival, Option<Heard>),
         before: Occupant,
+        hand_out: impl FnOnce(),
     ) {
         // Whom it is linked to may be an earlier one still, when two took the seat back one after the other.
-        let known = seat.role.is_some() && seat.link.is_some();
-        if !known || order <= seat.latest {
-            return self.take_arrived(session, room, seat, link, (order, handed));
-        }
-        seat.latest = order;
-        let met = seat.link.as_ref().is_some_and(|link| link.met);
+        let old = seat.link.clone().filter(|_| seat.role.is_some() && arrival.order > seat.latest);
+        let Some(old) = old else {
+            hand_out();
+            return self.take_arrived(session, room, seat, link, arrival);
+        };
+        seat.latest = arrival.order;
         self.tell(session, reply::peer_resumed(room, link.occupant.peer, before.peer));
-        if !met {
+        if !old.met {
             self.tell(session, reply::room("ready", room));
         }
         link.met = true;
+        link.was = Some(old.occupant);
+        link.counts = arrival.counts.then_some(0);
+        seat.peers += 1;
         seat.link = Some(link.clone());
-        self.empty_outbox(session, room, seat, &link, handed);
-        if before.node != self.node {
-            // The node that it was on may be gone, and what is on its way there would wait until all patience ends.
+        self.tell_that_it_counts(session, room, seat, &link);
+        self.catch_up(session, room, seat, &old, &link, heard);
+        hand_out();
+        self.empty_outbox(session, room, seat, &arrival);
+        if old.occupant.node != self.node {
+            // Its node may be gone, and what is on its way there would wait until all patience ends. Where the peer has told what it
+            // heard, nothing more is to be learnt there.
             let signaling = Arc::clone(self);
+            let patience = if heard.is_some() { Duration::ZERO } else { OVERDUE };
             self.lifecycle.spawn(async move {
-                tokio::time::sleep(OVERDUE).await;
+                tokio::time::sleep(patience).await;
                 if let Some(post) = &signaling.post {
-                    post.give_up(before);
+                    post.give_up(old.occupant);
                 }
             });
         }

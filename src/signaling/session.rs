@@ -12,12 +12,12 @@ use smallvec::SmallVec;
 use socketioxide::ProtocolVersion;
 use socketioxide_core::packet::Packet;
 
-use super::{Presence, inbox::Inbox, lock, mail::Outbox};
+use super::{Presence, inbox::Inbox, lock, mail::Outbox, recent::Recent};
 use crate::{
     admission::Grant,
     id::{Generation, NodeId, PeerId, ResumeToken, RoomName},
     protocol::ByeReason,
-    rooms::{Occupant, Role, Serial},
+    rooms::{Mail, Occupant, Role, Serial},
     transport::flow::{Flow, Pause},
 };
 
@@ -41,6 +41,14 @@ pub struct Seat {
     pub said: Serial,
     /// What it said to a peer that is away.
     pub outbox: Option<Box<Outbox>>,
+    /// What it handed on to the other peer lately.
+    pub recent: Option<Box<Recent>>,
+    /// What was kept for this peer, until what came before it is there.
+    pub held: Option<Box<Vec<Mail>>>,
+    /// Its client counts what it hears.
+    pub counts: bool,
+    /// How often it was told `join` or `peer resumed`.
+    pub peers: u32,
     /// The order of the latest seat of the room that is known here, be it one's own. News of an earlier one come too late.
     pub latest: u64,
 }
@@ -57,6 +65,10 @@ impl Seat {
             early: Early::Nothing,
             said: Serial::default(),
             outbox: None,
+            recent: None,
+            held: None,
+            counts: false,
+            peers: 0,
             latest: 0,
         }
     }
@@ -76,6 +88,7 @@ impl Seat {
 
     /// Who it waited for does not come back: its senders are told.
     pub fn give_up_outbox(&mut self) {
+        self.recent = None;
         if let Some(outbox) = self.outbox.take() {
             outbox.give_up();
         }
@@ -102,19 +115,25 @@ pub struct Link {
     pub away: bool,
     /// Its session's owner was told `ready` with it.
     pub met: bool,
+    /// Its client counts what it hears: how many peers it had been told of on its seat before this one, and with it.
+    pub counts: Option<u32>,
+    /// How many messages were handed on to it, as it counts them.
+    pub handed: u64,
+    /// The earlier connection of the same peer that this seat was linked to.
+    pub was: Option<Occupant>,
 }
 
 impl Link {
     /// To a peer on another node.
     #[must_use]
     pub fn elsewhere(occupant: Occupant) -> Self {
-        Self { occupant, session: Weak::new(), away: false, met: false }
+        Self { occupant, session: Weak::new(), away: false, met: false, counts: None, handed: 0, was: None }
     }
 
     /// To a peer of this node.
     #[must_use]
     pub fn here(session: &Arc<Session>) -> Self {
-        Self { occupant: session.occupant(), session: Arc::downgrade(session), away: false, met: false }
+        Self { session: Arc::downgrade(session), ..Self::elsewhere(session.occupant()) }
     }
 }
 

@@ -7,6 +7,7 @@ mod cluster;
 mod connections;
 mod deployments;
 mod faults;
+mod heard;
 mod history;
 mod hostile;
 mod ice;

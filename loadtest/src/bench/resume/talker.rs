@@ -69,6 +69,16 @@ struct State {
     /// The message that is not accepted yet.
     message: Option<usize>,
     refusals: u32,
+    /// How far it heard the other by the last connection that was seated.
+    heard: Option<Count>,
+}
+
+/// As `duet.js` counts.
+#[derive(Clone)]
+struct Count {
+    id: String,
+    peers: u64,
+    messages: u64,
 }
 
 impl State {
@@ -95,7 +105,7 @@ impl Talker {
     /// Until all is over.
     pub async fn run(self) {
         let chance = 0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(self.side as u64 + 1);
-        let mut state = State { chance, token: None, left: None, message: None, refusals: 0 };
+        let mut state = State { chance, token: None, left: None, message: None, refusals: 0, heard: None };
         while !self.book.borrow().is_over() {
             match self.connect().await {
                 Ok(client) => self.talk(client, &mut state).await,
@@ -168,7 +178,10 @@ impl Talker {
     fn say(&self, client: &Client, state: &mut State, line: &mut Line) -> Result<(), Failure> {
         let now = Instant::now();
         if line.ask_at.take_if(|at| *at <= now).is_some() {
-            let mut options = json!({});
+            let mut options = json!({ "heard": true });
+            if let Some(Count { id, peers, messages }) = &state.heard {
+                options["heard"] = json!({ "id": id, "peers": peers, "messages": messages });
+            }
             if let Some(token) = &state.token {
                 options["resume"] = json!(token);
             }
@@ -197,6 +210,10 @@ impl Talker {
                 self.book.send_modify(|book| book.trouble(format!("a join with its token was answered {outcome}")));
             }
             state.token = answer["resume"].as_str().map(str::to_owned);
+            let id = answer["id"].as_str().unwrap_or_default();
+            if state.heard.as_ref().is_none_or(|heard| heard.id != id) {
+                state.heard = Some(Count { id: id.to_owned(), peers: 0, messages: 0 });
+            }
         } else if answer["retryable"] == true {
             self.book.send_modify(|book| book.trouble(format!("a join was refused at first: {code}")));
             line.ask_at = Some(Instant::now() + pause(&mut state.refusals));
@@ -229,6 +246,13 @@ impl Talker {
     /// An event, whose name comes first in `arguments`.
     fn heard(&self, name: &str, arguments: &Value, state: &mut State, line: &mut Line) {
         let (now, argument) = (Instant::now(), &arguments[1]);
+        if let Some(heard) = &mut state.heard {
+            match name {
+                "join" | "peer resumed" => (heard.peers, heard.messages) = (heard.peers + 1, 0),
+                "message" => heard.messages += 1,
+                _ => {}
+            }
+        }
         match name {
             "created" | "joined" if state.token.is_none() => self.book.send_modify(|book| book.seated(self.side, now)),
             "resumed" => self.book.send_modify(|book| book.seated(self.side, now)),

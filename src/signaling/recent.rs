@@ -1,0 +1,370 @@
+//! What was handed on lately: a peer that comes back tells how much of it it had heard, and gets the rest.
+//!
+//! A connection can be dead long before its server knows, and what is written to it meanwhile counts as delivered and never
+//! arrives. So the sender's seat remembers for a while what it handed on to a peer whose client counts what it hears
+//! ([`Recent`]), as far as that one may not have heard it. What is remembered has its place in the count of the connection it
+//! went to; the count of the client, told with its token ([`Heard`]), divides it in two.
+//!
+//! Invariant: what was acknowledged as delivered is sent again only if the client has told that it did not hear it; what was
+//! not acknowledged yet is then answered by what the client told, whatever its receipt says.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+use socketioxide_core::Str;
+
+use super::{
+    Signaling, lock,
+    mail::Counted,
+    relay::{Parcel, Part},
+    session::{Link, Seat, Session, seat_in},
+};
+use crate::{
+    adapter::Undelivered,
+    exchange::Content,
+    id::{PeerId, RoomName},
+    metrics::RelayResult,
+    protocol::Heard,
+    rooms::{Occupant, Serial},
+};
+
+/// What a seat handed on to the other lately.
+#[derive(Debug, Default)]
+pub struct Recent {
+    entries: VecDeque<Entry>,
+    /// Bytes of them.
+    bytes: usize,
+    /// The connection before that the peer may still tell its count of: by the present one it has then heard nothing.
+    before: Option<PeerId>,
+    /// The last that the peer is known to have heard.
+    heard: Serial,
+    /// What it is known not to have heard, and is not answered yet.
+    missed: Vec<Serial>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    serial: Serial,
+    /// Its place in the count of the connection it went to.
+    place: u64,
+    parcel: Parcel,
+    since: Instant,
+    bytes: Counted,
+    /// Its sender was told that it is delivered, or kept.
+    settled: bool,
+}
+
+/// What becomes of a message whose receipt is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// What the receipt says.
+    AsTold,
+    /// The peer has told meanwhile that it heard it.
+    Heard,
+    /// The peer has told meanwhile that it did not.
+    Missed,
+}
+
+impl Recent {
+    fn push(&mut self, entry: Entry) {
+        self.bytes += entry.bytes.bytes();
+        self.entries.push_back(entry);
+    }
+
+    fn pop(&mut self) -> Option<Entry> {
+        let entry = self.entries.pop_front()?;
+        self.bytes -= entry.bytes.bytes();
+        Some(entry)
+    }
+
+    fn remove(&mut self, at: usize) -> Option<Entry> {
+        let entry = self.entries.remove(at)?;
+        self.bytes -= entry.bytes.bytes();
+        Some(entry)
+    }
+
+    /// It has not got there, and takes another way.
+    pub(super) fn forget(&mut self, serial: Serial) {
+        if let Some(at) = self.find(serial) {
+            self.remove(at);
+        }
+    }
+
+    pub(super) fn knows(&self, serial: Serial) -> bool {
+        self.find(serial).is_some()
+    }
+
+    fn find(&self, serial: Serial) -> Option<usize> {
+        self.entries.iter().rposition(|entry| entry.serial == serial)
+    }
+
+    /// Forgets what is older than `age`; tells whether anything is left.
+    fn forget_old(&mut self, age: Duration) -> bool {
+        while self.entries.front().is_some_and(|entry| entry.since.elapsed() > age) {
+            self.pop();
+        }
+        if self.entries.is_empty() {
+            self.entries.shrink_to_fit();
+        }
+        !self.entries.is_empty()
+    }
+
+    /// The peer is back and has heard so far by the connection that `link` goes to: what it has not heard, in order. Of the others
+    /// nothing is remembered.
+    fn missing(&mut self, link: &Link, heard: Option<Heard>) -> Vec<Entry> {
+        let from = match heard {
+            Some(heard) if heard.id == link.occupant.peer => match link.counts {
+                Some(peers) if peers == heard.peers => Some(heard.messages),
+                // It was not told yet of this one.
+                Some(peers) if peers > heard.peers => Some(0),
+                _ => None,
+            },
+            Some(heard) if self.before == Some(heard.id) => Some(0),
+            _ => None,
+        };
+        self.before = from.and(heard.map(|heard| heard.id));
+        self.missed.clear();
+        let mut missing = Vec::new();
+        while let Some(entry) = self.pop() {
+            match from {
+                Some(from) if entry.place < from => self.heard = self.heard.max(entry.serial),
+                Some(_) if entry.settled => missing.push(entry),
+                Some(_) => self.missed.push(entry.serial),
+                None => {}
+            }
+        }
+        missing
+    }
+}
+
+impl Parcel {
+    /// Whether clients count it.
+    pub(super) fn is_counted(&self) -> bool {
+        !self.array.starts_with(r#"["ready""#)
+    }
+
+    /// The same, without what else was read from the socket together with it.
+    fn alone(&self) -> Self {
+        let array = Str::from(self.array.to_string());
+        let copied = |bytes: &bytes::Bytes| bytes::Bytes::copy_from_slice(bytes);
+        Self { array, attachments: self.attachments.as_ref().map(|all| all.iter().map(copied).collect()) }
+    }
+}
+
+impl Signaling {
+    /// `seat` hands on a message to the peer it is linked to. It is remembered, if that one may count.
+    pub(super) fn remember(&self, session: &Arc<Session>, seat: &mut Seat, serial: Serial, parcel: &Parcel, settled: bool) {
+        let Some(link) = seat.link.as_mut() else { return };
+        if !parcel.is_counted() {
+            return;
+        }
+        let place = link.handed;
+        link.handed += 1;
+        // Until the other's client has told whether it counts, one's own speaks for it.
+        if link.counts.is_none() && !seat.counts || self.grace.is_zero() {
+            return;
+        }
+        let bytes = parcel.bytes();
+        if self.most.messages == 0 || bytes > self.most.bytes {
+            return;
+        }
+        let recent = seat.recent.get_or_insert_with(|| {
+            lock(&self.remembering).push(Arc::downgrade(session));
+            Box::default()
+        });
+        while recent.entries.len() >= self.most.messages || recent.bytes + bytes > self.most.bytes {
+            recent.pop();
+        }
+        let in_all = usize::try_from(self.metrics.recent_bytes.get()).unwrap_or(0);
+        if in_all + bytes > self.most_in_all {
+            return;
+        }
+        let bytes = Counted::new(bytes, &self.metrics.recent_bytes);
+        recent.push(Entry { serial, place, parcel: parcel.alone(), since: Instant::now(), bytes, settled });
+    }
+
+    /// A message to `to` has its receipt; tells what is to be said of it.
+    pub(super) fn settle(&self, session: &Session, room: &RoomName, serial: Serial, delivered: bool) -> Fate {
+        let mut seats = session.seats();
+        let Some(recent) = seat_in(&mut seats, room).and_then(|seat| seat.recent.as_mut()) else { return Fate::AsTold };
+        if let Some(at) = recent.missed.iter().position(|missed| *missed == serial) {
+            recent.missed.swap_remove(at);
+            return Fate::Missed;
+        }
+        if recent.heard.seat == serial.seat && serial <= recent.heard {
+            return Fate::Heard;
+        }
+        if let Some(at) = recent.find(serial) {
+            if delivered {
+                recent.entries[at].settled = true;
+            } else {
+                recent.remove(at);
+            }
+        }
+        Fate::AsTold
+    }
+
+    /// The peer did not hear a message that was sent to `to`, an earlier connection of it. It is sent once more, if nothing was said
+    /// after it; else whoever sent it has to, as what came later is there already.
+    pub(super) fn hand_on_again(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        serial: Serial,
+        to: Occupant,
+        parcel: &Parcel,
+        part: Part,
+    ) {
+        let mut seats = session.seats();
+        let seat = seat_in(&mut seats, room).filter(|seat| seat.said == serial);
+        let link = seat.as_ref().and_then(|seat| seat.link.clone()).filter(|link| link.was == Some(to) && !link.away);
+        let (Some(seat), Some(link)) = (seat, link) else {
+            drop(seats);
+            return part.done(RelayResult::Unavailable);
+        };
+        self.hand_on(session, room, seat, &link, serial, parcel, Some(part));
+    }
+
+    /// The peer of `seat` is there by `link` and has told how far it heard: it gets the rest of what was handed on to its earlier
+    /// connection, that `old` goes to.
+    pub(super) fn catch_up(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        seat: &mut Seat,
+        old: &Link,
+        link: &Link,
+        heard: Option<Heard>,
+    ) {
+        let Some(recent) = seat.recent.as_mut() else { return };
+        for Entry { serial, parcel, .. } in recent.missing(old, heard) {
+            self.metrics.caught_up.inc();
+            self.hand_on(session, room, seat, link, serial, &parcel, None);
+        }
+    }
+
+    /// The same for the seat of a peer that is lost itself: what the other has not heard of it.
+    pub(super) fn catch_up_beside_kept(
+        &self,
+        room: &RoomName,
+        lost: Occupant,
+        by: Occupant,
+        arrival: &crate::exchange::Arrival,
+        heard: Option<Heard>,
+    ) -> Vec<Parcel> {
+        let mut all = lock(&self.kept);
+        let Some(memory) = all.get_mut(&(room.clone(), lost)).and_then(|kept| kept.memory.as_mut()) else {
+            return Vec::new();
+        };
+        let (old, recent) = &mut **memory;
+        let missing = recent.missing(old, heard);
+        *old = Link::elsewhere(by);
+        old.counts = arrival.counts.then_some(0);
+        let mut parcels = Vec::with_capacity(missing.len());
+        for mut entry in missing {
+            entry.place = old.handed;
+            old.handed += 1;
+            parcels.push(entry.parcel.clone());
+            recent.push(entry);
+        }
+        self.metrics.caught_up.inc_by(parcels.len() as u64);
+        parcels
+    }
+
+    /// Sends a message by `link`, of which the sender's `seat` is held.
+    #[expect(clippy::too_many_arguments, reason = "what a relay is made of")]
+    pub(super) fn hand_on(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        seat: &mut Seat,
+        link: &Link,
+        serial: Serial,
+        parcel: &Parcel,
+        part: Option<Part>,
+    ) {
+        if link.occupant.node != self.node {
+            self.remember(session, seat, serial, parcel, part.is_none());
+            self.post_waiting(session, room, serial, link.occupant, parcel, part);
+            return;
+        }
+        let peer = link.session.upgrade();
+        let handed_on = peer.as_ref().map_or(Err(Undelivered::Gone), |peer| self.send(peer, parcel.packet()));
+        if let (Err(Undelivered::TooSlow), Some(peer)) = (handed_on, &peer) {
+            self.evict(peer);
+        }
+        match (handed_on, part) {
+            (Ok(()), part) => {
+                self.remember(session, seat, serial, parcel, true);
+                if let Some(part) = part {
+                    part.done(RelayResult::Delivered);
+                }
+            }
+            (Err(Undelivered::TooSlow), Some(part)) => part.done(RelayResult::PeerTooSlow),
+            // It was lost again at once.
+            (Err(_), part) => match self.set_aside(seat, serial, Some(link.occupant), parcel, part) {
+                Ok(()) => self.keep_outbox(session, room),
+                Err((result, Some(part))) => part.done(result),
+                Err((_, None)) => self.metrics.kept_lost.inc(),
+            },
+        }
+    }
+
+    /// Tells the other peer's seat that the client of `session`, whose seat is held, counts what it hears.
+    pub(super) fn tell_that_it_counts(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, seat: &Seat, to: &Link) {
+        if !seat.counts {
+            return;
+        }
+        let (who, peers) = (session.occupant(), seat.peers);
+        if to.occupant.node != self.node {
+            return self.send_letter(room, who, to.occupant, Content::Counts(peers));
+        }
+        // Not here: one session's lock is held.
+        let (other, room): (Weak<Session>, _) = (Weak::clone(&to.session), room.clone());
+        self.lifecycle.spawn(async move {
+            if let Some(other) = other.upgrade() {
+                peer_counts(&other, &room, who, peers);
+            }
+        });
+    }
+
+    /// Forgets what is too old to be missed, as long as the node runs.
+    pub(super) async fn forget_recent(self: Arc<Self>) {
+        let age = self.recent_age;
+        loop {
+            tokio::time::sleep(age / 4).await;
+            let mut all = std::mem::take(&mut *lock(&self.remembering));
+            all.retain(|session| {
+                let Some(session) = session.upgrade() else { return false };
+                let mut seats = session.seats();
+                let mut any = false;
+                for seat in seats.iter_mut() {
+                    let Some(recent) = &mut seat.recent else { continue };
+                    if recent.forget_old(age) || !recent.missed.is_empty() {
+                        any = true;
+                    } else {
+                        seat.recent = None;
+                    }
+                }
+                any
+            });
+            let mut now = lock(&self.remembering);
+            now.append(&mut all);
+            if now.is_empty() {
+                now.shrink_to_fit();
+            }
+        }
+    }
+}
+
+/// The client of `who` counts what it hears, and had been told of so many peers when it was told of this one.
+pub(super) fn peer_counts(session: &Session, room: &RoomName, who: Occupant, peers: u32) {
+    let mut seats = session.seats();
+    let link = seat_in(&mut seats, room).and_then(|seat| seat.link.as_mut());
+    if let Some(link) = link.filter(|link| link.occupant == who) {
+        link.counts = Some(peers);
+    }
+}
