@@ -152,7 +152,7 @@ impl Signaling {
             let outcome = if join.is_ok() { "answered" } else { "unavailable" };
             self.tracer.end(asking, Kind::Client, ("ask", "registry"), &[("duet.outcome", outcome)]);
         }
-        let Join { outcome, order, away, mail } = match join {
+        let Join { outcome, order, away, mut mail } = match join {
             Ok(join) => join,
             Err(error) => {
                 if !known {
@@ -162,6 +162,8 @@ impl Signaling {
                 return Err(Refusal::new(Code::Unavailable, "rooms cannot be told for sure at the moment; try again"));
             }
         };
+        // What falls back on being kept may come to the registry after what was said later.
+        mail.sort_by_key(|mail| mail.serial);
         let present = match outcome {
             JoinOutcome::Created => 0,
             JoinOutcome::Joined(_) | JoinOutcome::Seated(..) | JoinOutcome::Resumed(..) => 1,
@@ -391,7 +393,7 @@ impl Signaling {
         self.tell(session, reply::room("join", room));
         self.tell(session, reply::room("ready", room));
         self.tell_that_it_counts(session, room, seat, &link);
-        self.empty_outbox(session, room, seat, arrival);
+        self.empty_outbox(session, room, seat, arrival, Vec::new(), || {});
     }
 
     /// Tells `session` that `gone` left `room`.

@@ -280,40 +280,52 @@ impl Signaling {
         }
     }
 
-    /// The peer of `seat` is there by its link, and the registry has handed it all up to `handed.last`: it gets what else waits.
+    /// The peer of `seat` is there by its link, and `handed` was kept for it, which `hand_out` gives it: it gets what else waits, and
+    /// what was `missed`, in the order in which all that was said.
     pub(super) fn empty_outbox(
         self: &Arc<Self>,
         session: &Arc<Session>,
         room: &RoomName,
         seat: &mut Seat,
         handed: &Arrival,
+        missed: Vec<(Serial, Parcel)>,
+        hand_out: impl FnOnce(),
     ) {
         let mut outbox = seat.outbox.take().map_or_else(Vec::new, |mut outbox| {
             outbox.forget_old(self.most.age);
             outbox.waiting
         });
-        let is_handed = |waiting: &Waiting| match waiting.stage {
+        let is_handed = |waiting: &mut Waiting| match waiting.stage {
             Stage::Kept => waiting.serial <= handed.last,
             Stage::Asked => waiting.serial == handed.last,
             Stage::New => false,
         };
-        // What was handed over has its place in the count of the peer as well; what came from this seat came last.
-        let own = outbox.iter().filter(|waiting| is_handed(waiting) && waiting.parcel.is_counted()).count() as u64;
-        let Some(link) = seat.link.as_mut() else { return };
-        link.handed += handed.messages.saturating_sub(own);
-        let link = link.clone();
-        for waiting in outbox.extract_if(.., |waiting| is_handed(waiting)) {
+        let handed_over: Vec<Waiting> = outbox.extract_if(.., is_handed).collect();
+        // It was overtaken by later ones that did not get there at first, and may have been handed over or not.
+        let is_doubtful = |waiting: &mut Waiting| waiting.stage == Stage::Asked && waiting.serial < handed.last;
+        for doubtful in outbox.extract_if(.., is_doubtful) {
+            doubtful.done(RelayResult::Unavailable);
+        }
+        let mut rest: Vec<(Serial, Parcel, Option<Part>)> =
+            missed.into_iter().map(|(serial, parcel)| (serial, parcel, None)).collect();
+        rest.extend(outbox.into_iter().map(|Waiting { serial, parcel, part, .. }| (serial, parcel, part)));
+        rest.sort_by_key(|(serial, ..)| *serial);
+        let later = rest.split_off(rest.partition_point(|(serial, ..)| *serial < handed.last));
+        for (serial, parcel, part) in rest {
+            self.hand_on(session, room, seat, serial, &parcel, part);
+        }
+        hand_out();
+        // It has its place in the count of the peer; what came from this seat came last.
+        let own = handed_over.iter().filter(|waiting| waiting.parcel.is_counted()).count() as u64;
+        if let Some(link) = &mut seat.link {
+            link.handed += handed.messages.saturating_sub(own);
+        }
+        for waiting in handed_over {
             self.remember(session, seat, waiting.serial, &waiting.parcel, true);
             waiting.done(RelayResult::Kept);
         }
-        for waiting in outbox {
-            // It was overtaken by later ones that did not get there at first, and may have been handed over or not.
-            if waiting.stage == Stage::Asked && waiting.serial < handed.last {
-                waiting.done(RelayResult::Unavailable);
-                continue;
-            }
-            let Waiting { serial, parcel, part, .. } = waiting;
-            self.hand_on(session, room, seat, &link, serial, &parcel, part);
+        for (serial, parcel, part) in later {
+            self.hand_on(session, room, seat, serial, &parcel, part);
         }
     }
 
@@ -380,7 +392,7 @@ fn result_of(delivery: Delivery) -> RelayResult {
 
 /// How a seat was taken for which that was kept.
 pub(super) fn arrival(order: u64, mail: &[Mail], counts: bool) -> Arrival {
-    let last = mail.last().map_or_else(Serial::default, |mail| mail.serial);
+    let last = mail.iter().map(|mail| mail.serial).max().unwrap_or_default();
     let parcels = mail.iter().filter_map(|mail| Parcel::from_body(mail.body.clone()));
     Arrival { order, last, messages: parcels.filter(Parcel::is_counted).count() as u64, counts }
 }

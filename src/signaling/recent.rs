@@ -220,30 +220,19 @@ impl Signaling {
     ) {
         let mut seats = session.seats();
         let seat = seat_in(&mut seats, room).filter(|seat| seat.said == serial);
-        let link = seat.as_ref().and_then(|seat| seat.link.clone()).filter(|link| link.was == Some(to) && !link.away);
-        let (Some(seat), Some(link)) = (seat, link) else {
+        let is_back = |seat: &&mut Seat| seat.link.as_ref().is_some_and(|link| link.was == Some(to) && !link.away);
+        let Some(seat) = seat.filter(is_back) else {
             drop(seats);
             return part.done(RelayResult::Unavailable);
         };
-        self.hand_on(session, room, seat, &link, serial, parcel, Some(part));
+        self.hand_on(session, room, seat, serial, parcel, Some(part));
     }
 
-    /// The peer of `seat` is there by `link` and has told how far it heard: it gets the rest of what was handed on to its earlier
-    /// connection, that `old` goes to.
-    pub(super) fn catch_up(
-        self: &Arc<Self>,
-        session: &Arc<Session>,
-        room: &RoomName,
-        seat: &mut Seat,
-        old: &Link,
-        link: &Link,
-        heard: Option<Heard>,
-    ) {
-        let Some(recent) = seat.recent.as_mut() else { return };
-        for Entry { serial, parcel, .. } in recent.missing(old, heard) {
-            self.metrics.caught_up.inc();
-            self.hand_on(session, room, seat, link, serial, &parcel, None);
-        }
+    /// The peer of `seat` is back and has told how far it heard by the connection that `old` goes to: what it has not heard.
+    pub(super) fn missed(&self, seat: &mut Seat, old: &Link, heard: Option<Heard>) -> Vec<(Serial, Parcel)> {
+        let missing = seat.recent.as_mut().map_or_else(Vec::new, |recent| recent.missing(old, heard));
+        self.metrics.caught_up.inc_by(missing.len() as u64);
+        missing.into_iter().map(|entry| (entry.serial, entry.parcel)).collect()
     }
 
     /// The same for the seat of a peer that is lost itself: what the other has not heard of it.
@@ -274,18 +263,17 @@ impl Signaling {
         parcels
     }
 
-    /// Sends a message by `link`, of which the sender's `seat` is held.
-    #[expect(clippy::too_many_arguments, reason = "what a relay is made of")]
+    /// Sends a message of `seat`, which is held, to the peer that it is linked to.
     pub(super) fn hand_on(
         self: &Arc<Self>,
         session: &Arc<Session>,
         room: &RoomName,
         seat: &mut Seat,
-        link: &Link,
         serial: Serial,
         parcel: &Parcel,
         part: Option<Part>,
     ) {
+        let Some(link) = seat.link.clone() else { return };
         if link.occupant.node != self.node {
             self.remember(session, seat, serial, parcel, part.is_none());
             self.post_waiting(session, room, serial, link.occupant, parcel, part);

@@ -390,9 +390,8 @@ impl Signaling {
         seat.peers += 1;
         seat.link = Some(link.clone());
         self.tell_that_it_counts(session, room, seat, &link);
-        self.catch_up(session, room, seat, &old, &link, heard);
-        hand_out();
-        self.empty_outbox(session, room, seat, &arrival);
+        let missed = self.missed(seat, &old, heard);
+        self.empty_outbox(session, room, seat, &arrival, missed, hand_out);
         if old.occupant.node != self.node {
             // Its node may be gone, and what is on its way there would wait until all patience ends. Where the peer has told what it
             // heard, nothing more is to be learnt there.
