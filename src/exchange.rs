@@ -51,8 +51,8 @@ pub enum Content {
     Resumed(Arrival, Occupant, Option<Heard>),
     /// The sender's client counts what it hears, and had been told of so many peers on its seat when it was told of this one.
     Counts(u32),
-    /// What was kept for this one, and waits for what came before it, is to be handed out.
-    HandOut,
+    /// What was kept for this one, and waits for what came before it, is to be handed out up to this.
+    HandOut(Serial),
     /// The sender has the seat of the one this is for, which can do nothing more there.
     Superseded,
     /// The sender is lost, and its seat is kept for a while.

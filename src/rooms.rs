@@ -92,6 +92,11 @@ pub struct Serial {
     pub said: u64,
 }
 
+impl Serial {
+    /// None is after it.
+    pub const LAST: Self = Self { seat: u64::MAX, said: u64::MAX };
+}
+
 /// A message that is kept for a peer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mail {

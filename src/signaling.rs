@@ -618,10 +618,10 @@ impl Signaling {
                 recent::peer_counts(&session, &room, from, peers);
                 Delivery::Delivered
             }
-            Content::HandOut => {
+            Content::HandOut(last) => {
                 let mut seats = session.seats();
                 if let Some(seat) = session::seat_in(&mut seats, &room).filter(|seat| seat.other() == Some(from)) {
-                    this.let_go(&session, seat);
+                    this.let_go(&session, seat, last);
                 }
                 Delivery::Delivered
             }
@@ -654,7 +654,7 @@ impl Signaling {
             | Content::Pace(_)
             | Content::Away(_)
             | Content::Counts(_)
-            | Content::HandOut
+            | Content::HandOut(_)
             | Content::Superseded => Delivery::NoPeer,
         }
     }

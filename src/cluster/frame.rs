@@ -76,7 +76,7 @@ pub fn letter(letter: &Letter) -> Vec<u8> {
         Content::Superseded => SUPERSEDED,
         Content::Away(_) => AWAY,
         Content::Counts(_) => COUNTS,
-        Content::HandOut => HAND_OUT,
+        Content::HandOut(_) => HAND_OUT,
     };
     record.put_u8(if trace.is_some() { kind | TRACED } else { kind });
     // A room name has at most 512 bytes.
@@ -114,7 +114,8 @@ pub fn letter(letter: &Letter) -> Vec<u8> {
             }
         }
         Content::Counts(peers) => record.put_u32(*peers),
-        Content::Superseded | Content::HandOut => {}
+        Content::HandOut(last) => put_serial(&mut record, *last),
+        Content::Superseded => {}
         Content::Away(away) => {
             record.put_u64(u64::try_from(away.grace.as_millis()).unwrap_or(u64::MAX));
             record.put_u8(u8::from(away.node_goes));
@@ -261,7 +262,7 @@ pub fn read_record(mut record: Bytes, from: NodeId, to: NodeId) -> Option<Record
             Content::Resumed(arrival, before, if record.is_empty() { None } else { Some(take_heard(&mut record)?) })
         }
         COUNTS => Content::Counts(record.try_get_u32().ok()?),
-        HAND_OUT => Content::HandOut,
+        HAND_OUT => Content::HandOut(take_serial(&mut record)?),
         SUPERSEDED => Content::Superseded,
         AWAY => Content::Away(Away {
             grace: Duration::from_millis(record.try_get_u64().ok()?),
@@ -382,10 +383,14 @@ fn put_short(to: &mut Vec<u8>, bytes: &[u8]) {
     to.put_slice(bytes);
 }
 
+fn put_serial(to: &mut Vec<u8>, serial: Serial) {
+    to.put_u64(serial.seat);
+    to.put_u64(serial.said);
+}
+
 /// All of an arrival but its order.
 fn put_rest(to: &mut Vec<u8>, arrival: &Arrival) {
-    to.put_u64(arrival.last.seat);
-    to.put_u64(arrival.last.said);
+    put_serial(to, arrival.last);
     to.put_u64(arrival.messages);
     to.put_u8(u8::from(arrival.counts));
 }
@@ -415,11 +420,15 @@ fn take_sid(from: &mut Bytes) -> Option<Sid> {
     std::str::from_utf8(&text).ok()?.parse().ok()
 }
 
+fn take_serial(from: &mut Bytes) -> Option<Serial> {
+    Some(Serial { seat: from.try_get_u64().ok()?, said: from.try_get_u64().ok()? })
+}
+
 /// Nodes of earlier versions say less: nothing, or only the last that was handed over.
 fn take_rest(from: &mut Bytes, order: u64) -> Option<Arrival> {
     let mut arrival = Arrival { order, ..Arrival::default() };
     if from.has_remaining() {
-        arrival.last = Serial { seat: from.try_get_u64().ok()?, said: from.try_get_u64().ok()? };
+        arrival.last = take_serial(from)?;
     }
     if from.has_remaining() {
         arrival.messages = from.try_get_u64().ok()?;
@@ -479,7 +488,8 @@ mod tests {
             Content::Resumed(arrival, occupant(NodeId::random()), None),
             Content::Resumed(arrival, occupant(NodeId::random()), Some(heard)),
             Content::Counts(u32::MAX),
-            Content::HandOut,
+            Content::HandOut(last),
+            Content::HandOut(Serial::LAST),
             Content::Superseded,
             Content::Away(Away { grace: Duration::from_secs(15), node_goes: false }),
             Content::Away(Away { grace: Duration::from_millis(1), node_goes: true }),

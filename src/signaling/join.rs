@@ -21,7 +21,7 @@ use crate::{
     id::{ResumeToken, RoomName},
     metrics::{JoinResult, Metrics},
     protocol::{ByeReason, Code, JoinOptions, Refusal, Request},
-    rooms::{Ask, Join, JoinOutcome, Mail, Occupant, Role},
+    rooms::{Ask, Join, JoinOutcome, Mail, Occupant, Role, Serial},
     telemetry::trace::{Kind, Span},
 };
 
@@ -393,7 +393,7 @@ impl Signaling {
         self.tell(session, reply::room("join", room));
         self.tell(session, reply::room("ready", room));
         self.tell_that_it_counts(session, room, seat, &link);
-        self.empty_outbox(session, room, seat, arrival, Vec::new(), || {});
+        self.empty_outbox(session, room, seat, arrival, Vec::new(), |_| {});
     }
 
     /// Tells `session` that `gone` left `room`.
@@ -412,7 +412,7 @@ impl Signaling {
                 seat.early = Early::Departed(gone, reason);
             }
         } else if seat.link.as_ref().is_some_and(|link| link.occupant == gone) {
-            self.let_go(session, seat);
+            self.let_go(session, seat, Serial::LAST);
             seat.link = None;
             self.tell(session, reply::bye(room, gone.peer, reason));
             seat.give_up_outbox();

@@ -280,8 +280,8 @@ impl Signaling {
         }
     }
 
-    /// The peer of `seat` is there by its link, and `handed` was kept for it, which `hand_out` gives it: it gets what else waits, and
-    /// what was `missed`, in the order in which all that was said.
+    /// The peer of `seat` is there by its link, and `handed` was kept for it, which `hand_out` gives it up to some number: it gets what
+    /// else waits, and what it `missed`, all in the order in which it was said.
     pub(super) fn empty_outbox(
         self: &Arc<Self>,
         session: &Arc<Session>,
@@ -289,44 +289,48 @@ impl Signaling {
         seat: &mut Seat,
         handed: &Arrival,
         missed: Vec<(Serial, Parcel)>,
-        hand_out: impl FnOnce(),
+        mut hand_out: impl FnMut(Serial),
     ) {
         let mut outbox = seat.outbox.take().map_or_else(Vec::new, |mut outbox| {
             outbox.forget_old(self.most.age);
             outbox.waiting
         });
-        let is_handed = |waiting: &mut Waiting| match waiting.stage {
-            Stage::Kept => waiting.serial <= handed.last,
-            Stage::Asked => waiting.serial == handed.last,
-            Stage::New => false,
-        };
-        let handed_over: Vec<Waiting> = outbox.extract_if(.., is_handed).collect();
         // It was overtaken by later ones that did not get there at first, and may have been handed over or not.
         let is_doubtful = |waiting: &mut Waiting| waiting.stage == Stage::Asked && waiting.serial < handed.last;
         for doubtful in outbox.extract_if(.., is_doubtful) {
             doubtful.done(RelayResult::Unavailable);
         }
-        let mut rest: Vec<(Serial, Parcel, Option<Part>)> =
-            missed.into_iter().map(|(serial, parcel)| (serial, parcel, None)).collect();
-        rest.extend(outbox.into_iter().map(|Waiting { serial, parcel, part, .. }| (serial, parcel, part)));
-        rest.sort_by_key(|(serial, ..)| *serial);
-        let later = rest.split_off(rest.partition_point(|(serial, ..)| *serial < handed.last));
-        for (serial, parcel, part) in rest {
-            self.hand_on(session, room, seat, serial, &parcel, part);
-        }
-        hand_out();
-        // It has its place in the count of the peer; what came from this seat came last.
-        let own = handed_over.iter().filter(|waiting| waiting.parcel.is_counted()).count() as u64;
+        let is_handed = |waiting: &Waiting| waiting.stage != Stage::New && waiting.serial <= handed.last;
+        let own = outbox.iter().filter(|waiting| is_handed(waiting) && waiting.parcel.is_counted()).count() as u64;
+        // All that was handed over has its place in the count of the peer; what came from earlier seats came first.
+        let earlier = handed.messages.saturating_sub(own);
         if let Some(link) = &mut seat.link {
-            link.handed += handed.messages.saturating_sub(own);
+            link.handed += earlier;
         }
-        for waiting in handed_over {
-            self.remember(session, seat, waiting.serial, &waiting.parcel, true);
-            waiting.done(RelayResult::Kept);
+        let mut all: Vec<(Serial, Parcel, Option<Part>, bool)> =
+            missed.into_iter().map(|(serial, parcel)| (serial, parcel, None, false)).collect();
+        all.extend(outbox.into_iter().map(|waiting| {
+            let is_handed = is_handed(&waiting);
+            let Waiting { serial, parcel, part, .. } = waiting;
+            (serial, parcel, part, is_handed)
+        }));
+        all.sort_by_key(|(serial, ..)| *serial);
+        let mut held = (earlier > 0).then_some(Serial { seat: seat.said.seat, said: 0 });
+        for (serial, parcel, part, is_handed) in all {
+            if is_handed {
+                held = Some(serial);
+                self.remember(session, seat, serial, &parcel, true);
+                if let Some(part) = part {
+                    part.done(RelayResult::Kept);
+                }
+            } else {
+                if let Some(held) = held.take() {
+                    hand_out(held);
+                }
+                self.hand_on(session, room, seat, serial, &parcel, part);
+            }
         }
-        for (serial, parcel, part) in later {
-            self.hand_on(session, room, seat, serial, &parcel, part);
-        }
+        hand_out(Serial::LAST);
     }
 
     /// Sends what has waited to a peer on another node.
@@ -376,7 +380,14 @@ impl Signaling {
 
     /// Hands over what was kept for `session`, if that has not been done.
     pub(super) fn hand_out(self: &Arc<Self>, session: &Arc<Session>, mail: Option<Vec<Mail>>) {
-        for mail in mail.into_iter().flatten() {
+        if let Some(mut mail) = mail {
+            self.hand_out_to(session, &mut mail, Serial::LAST);
+        }
+    }
+
+    /// The same of `mail` up to that number. It is in order.
+    pub(super) fn hand_out_to(self: &Arc<Self>, session: &Arc<Session>, mail: &mut Vec<Mail>, last: Serial) {
+        for mail in mail.drain(..mail.partition_point(|mail| mail.serial <= last)) {
             if let Some(parcel) = Parcel::from_body(mail.body) {
                 self.sent_or_closed(session, self.send(session, parcel.packet()));
             } else {

@@ -529,7 +529,7 @@ pub(super) fn event_of(content: &Content) -> &'static str {
         | Content::Resumed(..)
         | Content::Superseded
         | Content::Counts(_)
-        | Content::HandOut
+        | Content::HandOut(_)
         | Content::Away(_) => None,
     };
     name.and_then(Request::named).map_or("unknown", Request::name)

@@ -23,7 +23,7 @@ use crate::{
     exchange::{Arrival, Away, Content, Delivery, Haste},
     id::RoomName,
     protocol::{ByeReason, Code, Heard, Refusal, Request},
-    rooms::{Expiry, LeaveOutcome, Mail, Occupant, Role},
+    rooms::{Expiry, LeaveOutcome, Mail, Occupant, Role, Serial},
 };
 
 /// How long until a registry that could not be asked is asked again.
@@ -167,7 +167,7 @@ impl Signaling {
             }
             // Of the one who would say that, nothing more comes that was said before.
             if away.node_goes {
-                self.let_go(session, seat);
+                self.let_go(session, seat, Serial::LAST);
             }
             let Some(link) = &mut seat.link else { return };
             if !std::mem::replace(&mut link.away, true) {
@@ -291,8 +291,10 @@ impl Signaling {
             {
                 self.tell(session, reply::room("ready", room));
                 let link = Link::here(session);
-                self.take_resumed(&other_session, room, seat, link, (arrival, heard), before, || {
-                    self.hand_out(session, mail.take());
+                self.take_resumed(&other_session, room, seat, link, (arrival, heard), before, |last| {
+                    if let Some(mail) = &mut mail {
+                        self.hand_out_to(session, mail, last);
+                    }
                 });
             }
             // It is being lost.
@@ -309,16 +311,17 @@ impl Signaling {
             if let Some(session) = session.upgrade()
                 && let Some(seat) = seat_in(&mut session.seats(), &room)
             {
-                signaling.let_go(&session, seat);
+                signaling.let_go(&session, seat, Serial::LAST);
             }
         });
     }
 
-    /// What came before that which was kept for `session` is there, or does not come.
-    pub(super) fn let_go(self: &Arc<Self>, session: &Arc<Session>, seat: &mut Seat) {
-        if let Some(held) = seat.held.take() {
-            self.hand_out(session, Some(*held));
+    /// What came before that which was kept for `session`, up to this, is there, or does not come.
+    pub(super) fn let_go(self: &Arc<Self>, session: &Arc<Session>, seat: &mut Seat, last: Serial) {
+        if let Some(held) = &mut seat.held {
+            self.hand_out_to(session, held, last);
         }
+        seat.held.take_if(|held| held.is_empty());
     }
 
     /// The same for a peer that took its seat back by way of another node.
@@ -332,9 +335,9 @@ impl Signaling {
     ) {
         let mut seats = session.seats();
         let Some(seat) = seat_in(&mut seats, room) else { return };
-        self.take_resumed(session, room, seat, Link::elsewhere(by), (arrival, heard), before, || {
+        self.take_resumed(session, room, seat, Link::elsewhere(by), (arrival, heard), before, |last| {
             if heard.is_some() && arrival.messages > 0 {
-                self.post_after_delivery(room, session.occupant(), by, Content::HandOut);
+                self.post_after_delivery(room, session.occupant(), by, Content::HandOut(last));
             }
         });
     }
@@ -358,7 +361,7 @@ impl Signaling {
             self.post_event(room, lost, by, &parcel, Haste::AfterDelivery, None, Box::new(receipt));
         }
         if heard.is_some() && arrival.messages > 0 {
-            self.post_after_delivery(room, lost, by, Content::HandOut);
+            self.post_after_delivery(room, lost, by, Content::HandOut(Serial::LAST));
         }
     }
 
@@ -371,12 +374,12 @@ impl Signaling {
         mut link: Link,
         (arrival, heard): (Arrival, Option<Heard>),
         before: Occupant,
-        hand_out: impl FnOnce(),
+        mut hand_out: impl FnMut(Serial),
     ) {
         // Whom it is linked to may be an earlier one still, when two took the seat back one after the other.
         let old = seat.link.clone().filter(|_| seat.role.is_some() && arrival.order > seat.latest);
         let Some(old) = old else {
-            hand_out();
+            hand_out(Serial::LAST);
             return self.take_arrived(session, room, seat, link, arrival);
         };
         seat.latest = arrival.order;
