@@ -126,7 +126,6 @@ impl Recent {
             _ => None,
         };
         self.before = from.and(heard.map(|heard| heard.id));
-        self.missed.clear();
         let mut missing = Vec::new();
         while let Some(entry) = self.pop() {
             match from {
