@@ -66,8 +66,10 @@ pub enum Content {
 pub struct Arrival {
     /// The order of the seat.
     pub order: u64,
-    /// The last that was handed over of what was kept for it.
+    /// The last that was handed over of what was kept for it, by its number.
     pub last: Serial,
+    /// The one of these that was kept last.
+    pub newest: Serial,
     /// How many messages that were, as a client counts them.
     pub messages: u64,
     /// Its client counts what it hears.

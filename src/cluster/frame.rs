@@ -391,6 +391,7 @@ fn put_serial(to: &mut Vec<u8>, serial: Serial) {
 /// All of an arrival but its order.
 fn put_rest(to: &mut Vec<u8>, arrival: &Arrival) {
     put_serial(to, arrival.last);
+    put_serial(to, arrival.newest);
     to.put_u64(arrival.messages);
     to.put_u8(u8::from(arrival.counts));
 }
@@ -429,8 +430,10 @@ fn take_rest(from: &mut Bytes, order: u64) -> Option<Arrival> {
     let mut arrival = Arrival { order, ..Arrival::default() };
     if from.has_remaining() {
         arrival.last = take_serial(from)?;
+        arrival.newest = arrival.last;
     }
     if from.has_remaining() {
+        arrival.newest = take_serial(from)?;
         arrival.messages = from.try_get_u64().ok()?;
         arrival.counts = from.try_get_u8().ok()? != 0;
     }
@@ -476,7 +479,7 @@ mod tests {
     fn records_and_frames_come_out_as_they_went_in() {
         let (a, b) = (NodeId::random(), NodeId::random());
         let last = Serial { seat: 1 << 61, said: u64::MAX };
-        let arrival = Arrival { order: 1, last, messages: 1 << 62, counts: true };
+        let arrival = Arrival { order: 1, last, newest: Serial { seat: 7, said: 8 }, messages: 1 << 62, counts: true };
         let heard = Heard { id: PeerId(Sid::new()), peers: 3, messages: 1 << 63 };
         let contents = [
             Content::Event { array: r#"["message",1]"#.into(), attachments: vec![] },

@@ -152,7 +152,7 @@ impl Signaling {
             let outcome = if join.is_ok() { "answered" } else { "unavailable" };
             self.tracer.end(asking, Kind::Client, ("ask", "registry"), &[("duet.outcome", outcome)]);
         }
-        let Join { outcome, order, away, mut mail } = match join {
+        let Join { outcome, order, away, mail } = match join {
             Ok(join) => join,
             Err(error) => {
                 if !known {
@@ -162,8 +162,6 @@ impl Signaling {
                 return Err(Refusal::new(Code::Unavailable, "rooms cannot be told for sure at the moment; try again"));
             }
         };
-        // What falls back on being kept may come to the registry after what was said later.
-        mail.sort_by_key(|mail| mail.serial);
         let present = match outcome {
             JoinOutcome::Created => 0,
             JoinOutcome::Joined(_) | JoinOutcome::Seated(..) | JoinOutcome::Resumed(..) => 1,
@@ -276,7 +274,7 @@ impl Signaling {
             let Some(seat) = seat_in(&mut seats, room) else { return };
             seat.token = told.token;
             seat.take(Role::Joined, order);
-            arrival = self::arrival(order, mail.as_deref().unwrap_or_default(), seat.counts);
+            arrival = self::arrival(order, mail.as_deref_mut().unwrap_or_default(), seat.counts);
             match std::mem::take(&mut seat.early) {
                 Early::Departed(gone, reason) if gone == other => {
                     self.hand_out(session, mail.take());

@@ -291,16 +291,16 @@ impl Signaling {
         missed: Vec<(Serial, Parcel)>,
         mut hand_out: impl FnMut(Serial),
     ) {
-        let mut outbox = seat.outbox.take().map_or_else(Vec::new, |mut outbox| {
+        let outbox = seat.outbox.take().map_or_else(Vec::new, |mut outbox| {
             outbox.forget_old(self.most.age);
             outbox.waiting
         });
-        // It was overtaken by later ones that did not get there at first, and may have been handed over or not.
-        let is_doubtful = |waiting: &mut Waiting| waiting.stage == Stage::Asked && waiting.serial < handed.last;
-        for doubtful in outbox.extract_if(.., is_doubtful) {
-            doubtful.done(RelayResult::Unavailable);
-        }
-        let is_handed = |waiting: &Waiting| waiting.stage != Stage::New && waiting.serial <= handed.last;
+        // What was asked for last and is kept was kept last.
+        let is_handed = |waiting: &Waiting| match waiting.stage {
+            Stage::Kept => waiting.serial <= handed.last,
+            Stage::Asked => waiting.serial == handed.newest,
+            Stage::New => false,
+        };
         let own = outbox.iter().filter(|waiting| is_handed(waiting) && waiting.parcel.is_counted()).count() as u64;
         // All that was handed over has its place in the count of the peer; what came from earlier seats came first.
         let earlier = handed.messages.saturating_sub(own);
@@ -401,11 +401,14 @@ fn result_of(delivery: Delivery) -> RelayResult {
     super::relay::result_of_delivery(delivery)
 }
 
-/// How a seat was taken for which that was kept.
-pub(super) fn arrival(order: u64, mail: &[Mail], counts: bool) -> Arrival {
-    let last = mail.iter().map(|mail| mail.serial).max().unwrap_or_default();
+/// How a seat was taken for which that was kept, in the order in which it was kept. It is put into that in which it was said:
+/// what falls back on being kept may come to the registry after what was said later.
+pub(super) fn arrival(order: u64, mail: &mut [Mail], counts: bool) -> Arrival {
+    let newest = mail.last().map_or_else(Serial::default, |mail| mail.serial);
+    mail.sort_by_key(|mail| mail.serial);
+    let last = mail.last().map_or_else(Serial::default, |mail| mail.serial);
     let parcels = mail.iter().filter_map(|mail| Parcel::from_body(mail.body.clone()));
-    Arrival { order, last, messages: parcels.filter(Parcel::is_counted).count() as u64, counts }
+    Arrival { order, last, newest, messages: parcels.filter(Parcel::is_counted).count() as u64, counts }
 }
 
 impl Parcel {
