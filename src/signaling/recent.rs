@@ -120,6 +120,8 @@ impl Recent {
                 Some(peers) if peers == heard.peers => Some(heard.messages),
                 // It was not told yet of this one.
                 Some(peers) if peers > heard.peers => Some(0),
+                // Nor, as far as is known here: its node tells that before anything is delivered there.
+                None if self.entries.iter().all(|entry| !entry.settled) => Some(0),
                 _ => None,
             },
             Some(heard) if self.before == Some(heard.id) => Some(0),

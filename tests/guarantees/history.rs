@@ -49,6 +49,8 @@ struct Session {
     kept: Vec<(u64, Instant)>,
     /// Sender, room and number of what it heard.
     heard: Vec<(u64, String, u64)>,
+    /// Its join told how much the session before heard.
+    told: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,6 +177,30 @@ impl History {
                 }
             }
         }
+        // What a session did not hear any more, the next of its seat does, if it tells so and the sender is still there.
+        for sender in &self.sessions {
+            for (number, at) in &sender.sent {
+                let of_seat = |seat: &str| self.sessions.iter().filter(|one| one.seat == seat).collect::<Vec<_>>();
+                let missed = self.sessions.iter().filter(|next| {
+                    next.room == sender.room
+                        && next.seat != sender.seat
+                        && next.told
+                        && next.from > *at
+                        && next.from + UNDER_WAY < sender.to
+                        && next.to > next.from + UNDER_WAY
+                        && self.faults.iter().all(|fault| fault.to + UNDER_WAY < *at || next.from + UNDER_WAY < fault.from)
+                        && {
+                            // It was said to the session before.
+                            let mut before = of_seat(&next.seat);
+                            before.retain(|one| one.from < next.from);
+                            before.iter().max_by_key(|one| one.from).is_some_and(|last| last.from <= *at)
+                        }
+                });
+                if !heard_by.contains_key(&(sender.number, *number)) && missed.count() > 0 {
+                    wrong.push(format!("{}'s {number} was acknowledged and not sent again", sender.number));
+                }
+            }
+        }
         // Every `ok` delivered.
         for sender in &self.sessions {
             for (number, at) in &sender.sent {
@@ -251,7 +277,8 @@ impl World {
 
 /// One client: comes, sits, talks, goes, or is lost and comes back for its seat; again and again.
 async fn live(world: Arc<World>, mut dice: Dice) {
-    let mut seat: Option<(String, Value)> = None;
+    // The room, the token, and how much was heard.
+    let mut seat: Option<(String, Value, Value)> = None;
     while !world.stopped() {
         let node = usize::try_from(dice.below(3)).expect("small");
         let address = *world.addresses[node].lock().expect("an address");
@@ -260,17 +287,17 @@ async fn live(world: Arc<World>, mut dice: Dice) {
             continue;
         };
         let number = world.sessions.fetch_add(1, Ordering::SeqCst);
-        let fresh = || (format!("room-{}", dice.below(ROOMS)), Value::Null);
-        let (room, token) = seat.take().unwrap_or_else(fresh);
+        let fresh = || (format!("room-{}", dice.below(ROOMS)), Value::Null, json!(true));
+        let (room, token, so_far) = seat.take().unwrap_or_else(fresh);
         let join = match &token {
-            Value::Null => json!(["create or join", room, {}]),
-            token => json!(["create or join", room, {"resume": token}]),
+            Value::Null => json!(["create or join", room, {"heard": true}]),
+            token => json!(["create or join", room, {"resume": token, "heard": so_far}]),
         };
         let answer = client.try_call(&join, Duration::from_secs(20)).await;
         let from = Instant::now();
         let Some(answer) = answer else {
             // Nobody can say what came of it: the token does.
-            seat = Some((room, token)).filter(|(_, token)| !token.is_null());
+            seat = Some((room, token, so_far)).filter(|(_, token, _)| !token.is_null());
             continue;
         };
         if answer["outcome"] == "resumed" {
@@ -295,6 +322,7 @@ async fn live(world: Arc<World>, mut dice: Dice) {
             sent: Vec::new(),
             kept: Vec::new(),
             heard: Vec::new(),
+            told: answer["outcome"] == "resumed" && so_far.is_object(),
         };
         let mut closed = false;
         for n in 0..dice.below(40) {
@@ -322,14 +350,17 @@ async fn live(world: Arc<World>, mut dice: Dice) {
         session.to = Instant::now();
         let way = dice.below(4);
         if way > 1 {
-            seat = Some((room.clone(), answer["resume"].clone()));
+            seat = Some((room.clone(), answer["resume"].clone(), Value::Null));
         } else if !closed && way == 0 {
             let _ = client.try_call(&json!(["bye", room]), Duration::from_secs(20)).await;
         }
+        let (id, mut peers, mut messages) = (client.id.clone(), 0, 0);
         for heard in client.heard() {
-            if let Heard::Event(name, arguments) = heard
-                && name == "message"
-            {
+            let Heard::Event(name, arguments) = heard else { continue };
+            if name == "join" || name == "peer resumed" {
+                (peers, messages) = (peers + 1, 0);
+            } else if name == "message" {
+                messages += 1;
                 let value: &Value = &arguments[0];
                 session.heard.push((
                     value["from"].as_u64().expect("a sender"),
@@ -337,6 +368,9 @@ async fn live(world: Arc<World>, mut dice: Dice) {
                     value["n"].as_u64().expect("a number"),
                 ));
             }
+        }
+        if let Some((_, _, heard)) = &mut seat {
+            *heard = json!({"id": id, "peers": peers, "messages": messages});
         }
         world.history.lock().expect("the history").sessions.push(session);
     }
@@ -499,6 +533,7 @@ fn the_checker_finds_what_is_wrong() {
         sent: Vec::new(),
         kept: Vec::new(),
         heard: Vec::new(),
+        told: false,
     };
     let with = |sessions: Vec<Session>| History { sessions, faults: Vec::new() }.check();
     assert!(with(vec![session(1, 0, 10), session(2, 1, 10), session(3, 10, 20)]).is_empty());
@@ -520,6 +555,16 @@ fn the_checker_finds_what_is_wrong() {
         with(vec![a, b, back]).len()
     };
     assert_eq!((kept("of 2", &[1, 2]), kept("of 2", &[1]), kept("of 3", &[])), (0, 1, 0));
+    // What was delivered at 4, and not heard, is sent again to who tells what it heard.
+    let swallowed = |told: bool, heard: &[u64]| {
+        let (mut a, b, mut back) = (session(1, 0, 20), session(2, 0, 5), session(3, 9, 20));
+        a.sent = vec![(1, at(4)), (2, at(4))];
+        back.seat = "of 2".into();
+        back.told = told;
+        back.heard = heard.iter().map(|n| (1, "r".into(), *n)).collect();
+        with(vec![a, b, back]).len()
+    };
+    assert_eq!((swallowed(true, &[1, 2]), swallowed(true, &[2]), swallowed(false, &[])), (0, 1, 0));
     let (mut a, mut b) = (session(1, 0, 10), session(2, 0, 10));
     a.heard = vec![(2, "other".into(), 1)];
     assert_eq!(with(vec![a, b.clone()]).len(), 1);
