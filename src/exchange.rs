@@ -46,9 +46,8 @@ pub enum Content {
     Arrived(Arrival),
     /// The sender is gone.
     Departed(ByeReason),
-    /// The sender took a seat back, from this earlier connection of its peer; and how far that one heard the one this is for, if it
-    /// was told.
-    Resumed(Arrival, Occupant, Option<Heard>),
+    /// The sender took a seat back.
+    Resumed(Box<Resumption>),
     /// The sender's client counts what it hears, and had been told of so many peers on its seat when it was told of this one.
     Counts(u32),
     /// What was kept for this one, and waits for what came before it, is to be handed out up to this.
@@ -74,6 +73,17 @@ pub struct Arrival {
     pub messages: u64,
     /// Its client counts what it hears.
     pub counts: bool,
+}
+
+/// How a seat was taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resumption {
+    /// As any that is taken.
+    pub arrival: Arrival,
+    /// From this earlier connection of the peer.
+    pub before: Occupant,
+    /// How far its client had heard the other peer, if it told.
+    pub heard: Option<Heard>,
 }
 
 /// How long a seat is kept.

@@ -606,8 +606,8 @@ impl Signaling {
                 this.paced(&session, behind);
                 Delivery::Delivered
             }
-            Content::Resumed(arrival, before, heard) => {
-                this.resumed_elsewhere(&session, &room, from, (arrival, heard), before);
+            Content::Resumed(resumption) => {
+                this.resumed_elsewhere(&session, &room, from, &resumption);
                 Delivery::Delivered
             }
             Content::Away(away) => {
@@ -640,8 +640,8 @@ impl Signaling {
         match content {
             Content::Arrived(..) | Content::Resumed(..) => {
                 let Some(away) = self.beside_kept(room, to, Some(from)) else { return Delivery::NoPeer };
-                if let Content::Resumed(arrival, _, heard) = content {
-                    self.resumed_beside_kept(room, to, from, (*arrival, *heard));
+                if let Content::Resumed(resumption) = content {
+                    self.resumed_beside_kept(room, to, from, resumption);
                 }
                 self.tell_away(room, to, from, away);
                 Delivery::Delivered

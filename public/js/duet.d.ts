@@ -3,7 +3,7 @@
 /** What `DuetRoom` needs of a Socket.IO client; those of socket.io-client 2.x, 3.x and 4.x have it. */
 export type Io = (...args: any[]) => any;
 
-/** Where the token of a seat is kept; `sessionStorage` is one. */
+/** Where the token of a seat is kept, and how much was heard there; `sessionStorage` is one. */
 export interface SeatStorage {
   getItem(key: string): string | null;
   setItem(key: string, value: string): void;
@@ -152,7 +152,7 @@ export class DuetRoom {
   /**
    * Hands `args` to the other peer. What cannot be sent now, or is refused for a reason that passes, is kept while the other
    * peer's seat is, and sent in order. What was on its way when the connection broke may arrive twice; what was acknowledged
-   * does not. Never rejects.
+   * does not, and is not lost either when the other peer uses this library and comes back. Never rejects.
    */
   send(...args: unknown[]): Promise<Answer>;
   /** Gives up messages that are kept, and tells how many they were. */

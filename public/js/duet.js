@@ -1,8 +1,8 @@
 /**
  * A seat in a room of a duet server, kept through whatever happens to the connection below it.
  *
- * Owns the Socket.IO connection, the token of the seat, and what could not be sent yet. A page that is loaded again, a lost
- * network and a node that ended cost the seat only if its time of grace is over. It must never decide what a message means,
+ * Owns the Socket.IO connection, the token of the seat, the count of what was heard, and what could not be sent
+ * yet. A page that is loaded again, a lost network and a node that ended cost the seat only if its time of grace is over. It must never decide what a message means,
  * and never take back a seat that another connection took: that is for a person to ask for.
  * Invariant: nothing that the server acknowledged is sent again; with a window of 1, the order is the order of `send`.
  *
@@ -610,7 +610,8 @@ function told(code, retryable) {
 function counted(text) {
   try {
     const { id, peers, messages } = JSON.parse(text ?? "null") ?? {};
-    return typeof id === "string" && Number.isSafeInteger(peers) && Number.isSafeInteger(messages)
+    const isCount = (/** @type {unknown} */ n) => Number.isSafeInteger(n) && Number(n) >= 0;
+    return typeof id === "string" && isCount(peers) && isCount(messages)
       ? { id, peers, messages }
       : null;
   } catch {

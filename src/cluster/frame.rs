@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes};
 
 use crate::{
-    exchange::{Answer, Arrival, Away, Content, Delivery, Letter, Question, Tally},
+    exchange::{Answer, Arrival, Away, Content, Delivery, Letter, Question, Resumption, Tally},
     id::{Generation, NodeId, PeerId, RoomName, Sid},
     protocol::{ByeReason, Heard},
     rooms::{Occupant, Serial},
@@ -101,7 +101,8 @@ pub fn letter(letter: &Letter) -> Vec<u8> {
         }
         Content::Departed(reason) => record.put_slice(reason.name().as_bytes()),
         Content::Pace(slow) => record.put_u8(u8::from(*slow)),
-        Content::Resumed(arrival, before, heard) => {
+        Content::Resumed(resumption) => {
+            let Resumption { arrival, before, heard } = &**resumption;
             record.put_u64(arrival.order);
             record.put_slice(before.peer.0.as_str().as_bytes());
             record.put_u64(before.generation.0);
@@ -259,7 +260,8 @@ pub fn read_record(mut record: Bytes, from: NodeId, to: NodeId) -> Option<Record
             let before = take_occupant(&mut record, to.node)?;
             let before = Occupant { node: NodeId(take_sid(&mut record)?), ..before };
             let arrival = take_rest(&mut record, order)?;
-            Content::Resumed(arrival, before, if record.is_empty() { None } else { Some(take_heard(&mut record)?) })
+            let heard = if record.is_empty() { None } else { Some(take_heard(&mut record)?) };
+            Content::Resumed(Box::new(Resumption { arrival, before, heard }))
         }
         COUNTS => Content::Counts(record.try_get_u32().ok()?),
         HAND_OUT => Content::HandOut(take_serial(&mut record)?),
@@ -481,6 +483,7 @@ mod tests {
         let last = Serial { seat: 1 << 61, said: u64::MAX };
         let arrival = Arrival { order: 1, last, newest: Serial { seat: 7, said: 8 }, messages: 1 << 62, counts: true };
         let heard = Heard { id: PeerId(Sid::new()), peers: 3, messages: 1 << 63 };
+        let resumption = Resumption { arrival, before: occupant(NodeId::random()), heard: Some(heard) };
         let contents = [
             Content::Event { array: r#"["message",1]"#.into(), attachments: vec![] },
             Content::Event { array: "[]".into(), attachments: vec![Bytes::new(), Bytes::from_static(&[0, 255])] },
@@ -488,8 +491,8 @@ mod tests {
             Content::Arrived(arrival),
             Content::Pace(true),
             Content::Pace(false),
-            Content::Resumed(arrival, occupant(NodeId::random()), None),
-            Content::Resumed(arrival, occupant(NodeId::random()), Some(heard)),
+            Content::Resumed(Box::new(Resumption { heard: None, ..resumption })),
+            Content::Resumed(Box::new(resumption)),
             Content::Counts(u32::MAX),
             Content::HandOut(last),
             Content::HandOut(Serial::LAST),

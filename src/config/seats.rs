@@ -14,14 +14,16 @@ pub struct Seats {
     /// all. The same on all nodes.
     #[serde(with = "humantime_serde")]
     pub grace: Duration,
-    /// `DUET_SEATS__KEEP_MESSAGES`: messages that are kept of one peer for the other while that is away; 0: none are.
+    /// `DUET_SEATS__KEEP_MESSAGES`: messages that are kept of one peer for the other while that is away, and of
+    /// those handed on lately that are remembered; 0: none are.
     pub keep_messages: usize,
     /// `DUET_SEATS__KEEP_BYTES`: bytes of them.
     pub keep_bytes: usize,
     /// `DUET_SEATS__KEEP_AGE`: how long an offer or a candidate is kept for a peer that has not come yet.
     #[serde(with = "humantime_serde")]
     pub keep_age: Duration,
-    /// `DUET_SEATS__KEEP_BYTES_TOTAL`: bytes of all that the sockets of this node have sent to peers that are away.
+    /// `DUET_SEATS__KEEP_BYTES_TOTAL`: bytes of all that the sockets of this node have sent to peers that are away,
+    /// and of all that is remembered.
     pub keep_bytes_total: usize,
 }
 

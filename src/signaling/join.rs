@@ -188,7 +188,16 @@ impl Signaling {
                 self.log(session, || {
                     reply::log(&format!("Client ID {} is back in room {}", session.id(), room.as_str()))
                 });
-                self.resumed(session, room, role, before, (other, away), (order, mail), options.heard, told(asked_back));
+                self.resumed(
+                    session,
+                    room,
+                    role,
+                    before,
+                    (other, away),
+                    (order, mail),
+                    options.heard,
+                    told(asked_back),
+                );
                 Ok(JoinResult::Resumed)
             }
             JoinOutcome::Created => {

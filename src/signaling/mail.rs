@@ -268,7 +268,9 @@ impl Signaling {
                     self.set_aside(seat, serial, Some(to), parcel, part)
                 }
                 // It has been sent again.
-                Some(seat) if part.is_none() && seat.recent.as_ref().is_some_and(|recent| recent.knows(serial)) => return,
+                Some(seat) if part.is_none() && seat.recent.as_ref().is_some_and(|recent| recent.knows(serial)) => {
+                    return;
+                }
                 // It is back, and later messages have gone there, or it is gone for good.
                 _ => Err((RelayResult::NoPeer, part)),
             }
@@ -354,7 +356,7 @@ impl Signaling {
                     let Some(session) = session.upgrade() else { return };
                     let lifecycle = signaling.lifecycle.clone();
                     lifecycle.spawn(async move {
-                        match signaling.settle(&session, &its_room, serial, delivery == Delivery::Delivered) {
+                        match Self::settle(&session, &its_room, serial, delivery == Delivery::Delivered) {
                             Fate::AsTold => part.done(result_of(delivery)),
                             Fate::Heard => part.done(RelayResult::Delivered),
                             Fate::Missed => {

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     adapter::Undelivered,
-    exchange::Content,
+    exchange::{Content, Resumption},
     id::{PeerId, RoomName},
     metrics::RelayResult,
     protocol::Heard,
@@ -157,7 +157,14 @@ impl Parcel {
 
 impl Signaling {
     /// `seat` hands on a message to the peer it is linked to. It is remembered, if that one may count.
-    pub(super) fn remember(&self, session: &Arc<Session>, seat: &mut Seat, serial: Serial, parcel: &Parcel, settled: bool) {
+    pub(super) fn remember(
+        &self,
+        session: &Arc<Session>,
+        seat: &mut Seat,
+        serial: Serial,
+        parcel: &Parcel,
+        settled: bool,
+    ) {
         let Some(link) = seat.link.as_mut() else { return };
         if !parcel.is_counted() {
             return;
@@ -188,7 +195,7 @@ impl Signaling {
     }
 
     /// A message to `to` has its receipt; tells what is to be said of it.
-    pub(super) fn settle(&self, session: &Session, room: &RoomName, serial: Serial, delivered: bool) -> Fate {
+    pub(super) fn settle(session: &Session, room: &RoomName, serial: Serial, delivered: bool) -> Fate {
         let mut seats = session.seats();
         let Some(recent) = seat_in(&mut seats, room).and_then(|seat| seat.recent.as_mut()) else { return Fate::AsTold };
         if let Some(at) = recent.missed.iter().position(|missed| *missed == serial) {
@@ -242,17 +249,16 @@ impl Signaling {
         room: &RoomName,
         lost: Occupant,
         by: Occupant,
-        arrival: &crate::exchange::Arrival,
-        heard: Option<Heard>,
+        resumption: &Resumption,
     ) -> Vec<Parcel> {
         let mut all = lock(&self.kept);
         let Some(memory) = all.get_mut(&(room.clone(), lost)).and_then(|kept| kept.memory.as_mut()) else {
             return Vec::new();
         };
         let (old, recent) = &mut **memory;
-        let missing = recent.missing(old, heard);
+        let missing = recent.missing(old, resumption.heard);
         *old = Link::elsewhere(by);
-        old.counts = arrival.counts.then_some(0);
+        old.counts = resumption.arrival.counts.then_some(0);
         let mut parcels = Vec::with_capacity(missing.len());
         for mut entry in missing {
             entry.place = old.handed;
@@ -303,7 +309,13 @@ impl Signaling {
     }
 
     /// Tells the other peer's seat that the client of `session`, whose seat is held, counts what it hears.
-    pub(super) fn tell_that_it_counts(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, seat: &Seat, to: &Link) {
+    pub(super) fn tell_that_it_counts(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        seat: &Seat,
+        to: &Link,
+    ) {
         if !seat.counts {
             return;
         }

@@ -262,7 +262,7 @@ impl Signaling {
             match (handed, other) {
                 (Ok(()), Some(other)) => {
                     self.pace(session, &other);
-                    if way.is_remembered && self.settle(session, &way.room, way.serial, true) == Fate::Missed {
+                    if way.is_remembered && Self::settle(session, &way.room, way.serial, true) == Fate::Missed {
                         let part = part(&mut unfinished);
                         self.hand_on_again(session, &way.room, way.serial, link.occupant, parcel, part);
                         continue;
@@ -271,7 +271,7 @@ impl Signaling {
                 (Err(Undelivered::TooSlow), Some(other)) => self.evict(&other),
                 _ => {
                     let part = part(&mut unfinished);
-                    if way.is_remembered && self.settle(session, &way.room, way.serial, false) == Fate::Missed {
+                    if way.is_remembered && Self::settle(session, &way.room, way.serial, false) == Fate::Missed {
                         self.hand_on_again(session, &way.room, way.serial, link.occupant, parcel, part);
                         continue;
                     }
@@ -319,7 +319,7 @@ impl Signaling {
         let receipt: Receipt = Box::new(move |delivery| {
             its_session.received_there(bytes, bound);
             if is_remembered {
-                match signaling.settle(&its_session, &room, serial, delivery == Delivery::Delivered) {
+                match Self::settle(&its_session, &room, serial, delivery == Delivery::Delivered) {
                     Fate::AsTold => {}
                     Fate::Heard => return part.done(RelayResult::Delivered),
                     Fate::Missed => {

@@ -20,7 +20,7 @@ use super::{
     session::{Early, Link, Seat, Session, seat_in},
 };
 use crate::{
-    exchange::{Arrival, Away, Content, Delivery, Haste},
+    exchange::{Away, Content, Delivery, Haste, Resumption},
     id::RoomName,
     protocol::{ByeReason, Code, Heard, Refusal, Request},
     rooms::{Expiry, LeaveOutcome, Mail, Occupant, Role, Serial},
@@ -46,6 +46,13 @@ pub struct Kept {
     until: tokio::time::Instant,
     /// What it handed on to the other lately, and the link to that one.
     pub(super) memory: Option<Box<(Link, Recent)>>,
+}
+
+impl Resumption {
+    /// What was kept for the seat waits for what its client has not heard.
+    fn is_held(&self) -> bool {
+        self.heard.is_some() && self.arrival.messages > 0
+    }
 }
 
 impl Kept {
@@ -263,12 +270,13 @@ impl Signaling {
                         link.met = true;
                         self.tell(session, reply::room("ready", room));
                     }
-                    if other.node != self.node && !away && heard.is_some() && arrival.messages > 0 {
+                    let resumption = Resumption { arrival, before, heard };
+                    if other.node != self.node && !away && resumption.is_held() {
                         // What it did not hear before comes from there, and comes first.
                         self.hold_mail(session, room, seat, mail.take());
                     } else if !link.met || other.node != self.node {
                         if link.occupant.node == self.node {
-                            let missed = self.catch_up_beside_kept(room, other, session.occupant(), &arrival, heard);
+                            let missed = self.catch_up_beside_kept(room, other, session.occupant(), &resumption);
                             for parcel in missed {
                                 self.sent_or_closed(session, self.send(session, parcel.packet()));
                             }
@@ -284,14 +292,15 @@ impl Signaling {
         } else if away {
             self.watch(session, room, other, Duration::ZERO, ByeReason::NodeLost);
         } else if other.node != self.node {
-            self.send_letter(room, session.occupant(), other, Content::Resumed(arrival, before, heard));
+            let resumption = Resumption { arrival, before, heard };
+            self.send_letter(room, session.occupant(), other, Content::Resumed(Box::new(resumption)));
         } else {
             if let Some(other_session) = other_session
                 && let Some(seat) = seat_in(&mut other_session.seats(), room)
             {
                 self.tell(session, reply::room("ready", room));
-                let link = Link::here(session);
-                self.take_resumed(&other_session, room, seat, link, (arrival, heard), before, |last| {
+                let (link, resumption) = (Link::here(session), Resumption { arrival, before, heard });
+                self.take_resumed(&other_session, room, seat, link, &resumption, |last| {
                     if let Some(mail) = &mut mail {
                         self.hand_out_to(session, mail, last);
                     }
@@ -330,13 +339,12 @@ impl Signaling {
         session: &Arc<Session>,
         room: &RoomName,
         by: Occupant,
-        (arrival, heard): (Arrival, Option<Heard>),
-        before: Occupant,
+        resumption: &Resumption,
     ) {
         let mut seats = session.seats();
         let Some(seat) = seat_in(&mut seats, room) else { return };
-        self.take_resumed(session, room, seat, Link::elsewhere(by), (arrival, heard), before, |last| {
-            if heard.is_some() && arrival.messages > 0 {
+        self.take_resumed(session, room, seat, Link::elsewhere(by), resumption, |last| {
+            if resumption.is_held() {
                 self.post_after_delivery(room, session.occupant(), by, Content::HandOut(last));
             }
         });
@@ -349,9 +357,9 @@ impl Signaling {
         room: &RoomName,
         lost: Occupant,
         by: Occupant,
-        (arrival, heard): (Arrival, Option<Heard>),
+        resumption: &Resumption,
     ) {
-        for parcel in self.catch_up_beside_kept(room, lost, by, &arrival, heard) {
+        for parcel in self.catch_up_beside_kept(room, lost, by, resumption) {
             let lost_on_the_way = self.metrics.kept_lost.clone();
             let receipt = move |delivery| {
                 if delivery != Delivery::Delivered {
@@ -360,22 +368,21 @@ impl Signaling {
             };
             self.post_event(room, lost, by, &parcel, Haste::AfterDelivery, None, Box::new(receipt));
         }
-        if heard.is_some() && arrival.messages > 0 {
+        if resumption.is_held() {
             self.post_after_delivery(room, lost, by, Content::HandOut(Serial::LAST));
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what is told of a seat that was taken back")]
     fn take_resumed(
         self: &Arc<Self>,
         session: &Arc<Session>,
         room: &RoomName,
         seat: &mut Seat,
         mut link: Link,
-        (arrival, heard): (Arrival, Option<Heard>),
-        before: Occupant,
+        resumption: &Resumption,
         mut hand_out: impl FnMut(Serial),
     ) {
+        let &Resumption { arrival, before, heard } = resumption;
         // Whom it is linked to may be an earlier one still, when two took the seat back one after the other.
         let old = seat.link.clone().filter(|_| seat.role.is_some() && arrival.order > seat.latest);
         let Some(old) = old else {

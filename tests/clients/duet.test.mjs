@@ -160,7 +160,32 @@ for (const version of ["2.5", "3.1", "4.8"]) {
       second.leave();
       await together(first, third);
       assert.deepEqual(third.names(), ["refused", "waiting", "joined", "peer-joined", "ready"]);
-      assert.ok(third.storage.kept.size === 1, "the token came with the event");
+      assert.ok(third.storage.getItem(`duet.seat:${third.name}`), "the token came with the event");
+    });
+
+    test("what a dead line swallowed comes once more, after a change of networks and after a reload", async (t) => {
+      const line = await startLine(t, server.port);
+      const [first, second] = await openPair(t, t.name + version, { version, second: { url: line.url } });
+      const say = async (...numbers) => {
+        for (const n of numbers) assert.deepEqual(await first.send(n), { ok: true }, `${n} is accepted`);
+      };
+      await say(1, 2);
+      await until("the first are heard", () => second.heard().length === 2);
+      line.hold();
+      await say(3, 4, 5);
+      line.mendForNew();
+      assert.equal(await second.check({ timeoutMs: 300 }), null);
+      await together(first, second);
+      await say(6);
+      await until("all is heard", () => second.heard().length === 6);
+      line.hold();
+      await say(7, 8);
+      const again = open(t, second.name, { version, storage: second.storage });
+      again.join();
+      await together(first, again);
+      await say(9);
+      await until("the rest is heard", () => again.heard().length === 3);
+      assert.deepEqual([second.heard().flat(), again.heard().flat()], [[1, 2, 3, 4, 5, 6], [7, 8, 9]]);
     });
   });
 }
@@ -270,6 +295,21 @@ test("a token that is stale is no matter", async (t) => {
   await room.is("alone");
   assert.deepEqual(room.names(), ["created"]);
   assert.notEqual(storage.getItem(`duet.seat:${t.name}`), "00".repeat(16));
+});
+
+test("a count that is none is no matter", async (t) => {
+  for (const count of ["", "null", "7", "{", '{"id":1,"peers":0,"messages":0}', '{"id":"x","peers":-1,"messages":1e99}']) {
+    const [first, second] = await openPair(t, `${t.name} ${count}`);
+    assert.deepEqual(await first.send("once"), { ok: true });
+    await until("it is heard", () => second.heard().length === 1);
+    second.storage.setItem(`duet.seat:${second.name}:heard`, count);
+    const again = open(t, second.name, { storage: second.storage });
+    again.join();
+    await together(first, again);
+    assert.deepEqual(await first.send("and no more"), { ok: true });
+    await until("it is heard", () => again.heard().length === 1);
+    assert.deepEqual(again.heard(), [["and no more"]]);
+  }
 });
 
 test("storage that throws, or none, costs only what is beyond the page", async (t) => {

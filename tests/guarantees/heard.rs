@@ -207,9 +207,9 @@ async fn nothing_that_is_acknowledged_is_lost_or_comes_twice(first: &Node, secon
     let (mut a, mut b) = (Client::connect(first).await, Client::connect(second).await);
     let (_, token) = pair(&mut a, &mut b).await;
     // How many it heard; as many as that and what is remembered may be said.
-    let (hears, heard_so_far) = tokio::sync::watch::channel(Some(0_u64));
+    let (progress, follow) = tokio::sync::watch::channel(Some(0_u64));
     let talking = tokio::spawn(async move {
-        let (mut n, mut accepted, mut heard) = (0_u64, Vec::new(), heard_so_far);
+        let (mut n, mut accepted, mut heard) = (0_u64, Vec::new(), follow);
         loop {
             let may = heard.wait_for(|heard| heard.is_none_or(|heard| (accepted.len() as u64) < heard + 50));
             if may.await.expect("it listens").is_none() {
@@ -230,7 +230,7 @@ async fn nothing_that_is_acknowledged_is_lost_or_comes_twice(first: &Node, secon
     for round in 0..40_usize {
         for _ in 0..round % 7 {
             heard.push(b.until("message").await[0].as_u64().expect("a number"));
-            hears.send_replace(Some(heard.len() as u64));
+            progress.send_replace(Some(heard.len() as u64));
             so_far += 1;
         }
         let told = json!({"id": b.id, "peers": 0, "messages": so_far});
@@ -250,7 +250,7 @@ async fn nothing_that_is_acknowledged_is_lost_or_comes_twice(first: &Node, secon
         let answer = join_counting(&mut b, &token, told).await;
         assert_eq!(answer["outcome"], "resumed", "{answer}");
     }
-    hears.send_replace(None);
+    progress.send_replace(None);
     let (mut a, said, accepted) = talking.await.expect("it talked");
     while a.call(&json!(["message", "the end"])).await["ok"] != true {}
     while let Value::Number(n) = &b.until("message").await[0] {
@@ -275,7 +275,8 @@ on_one_node_and_on_three!(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_remembered_is_bounded_and_forgotten() {
     let bounds = [("DUET_SEATS__KEEP_MESSAGES", "8"), ("DUET_SEATS__KEEP_BYTES", "40000")];
-    let ages = [("DUET_TIMEOUTS__PING_INTERVAL", "1s"), ("DUET_TIMEOUTS__PING_TIMEOUT", "1s"), ("DUET_SEATS__GRACE", "1s")];
+    let ages =
+        [("DUET_TIMEOUTS__PING_INTERVAL", "1s"), ("DUET_TIMEOUTS__PING_TIMEOUT", "1s"), ("DUET_SEATS__GRACE", "1s")];
     let node = node(&[bounds.as_slice(), &ages].concat()).await;
     let (mut a, mut b) = (Client::connect(&node).await, Client::connect(&node).await);
     let (_, token) = pair(&mut a, &mut b).await;

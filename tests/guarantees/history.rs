@@ -116,6 +116,38 @@ impl History {
         of(one).iter().any(|a| of(other).iter().any(|b| a.from < b.to + UNDER_WAY && b.from < a.to + UNDER_WAY))
     }
 
+    /// What a session did not hear any more, the next of its seat does, if it tells so and the sender is still there: what was not.
+    fn swallowed(&self, heard_by: &HashMap<(u64, u64), u64>) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for sender in &self.sessions {
+            for (number, at) in &sender.sent {
+                let of_seat = |seat: &str| self.sessions.iter().filter(|one| one.seat == seat).collect::<Vec<_>>();
+                let missed = self.sessions.iter().filter(|next| {
+                    next.room == sender.room
+                        && next.seat != sender.seat
+                        && next.told
+                        && next.from > *at
+                        && next.from + UNDER_WAY < sender.to
+                        && next.to > next.from + UNDER_WAY
+                        && self
+                            .faults
+                            .iter()
+                            .all(|fault| fault.to + UNDER_WAY < *at || next.from + UNDER_WAY < fault.from)
+                        && {
+                            // It was said to the session before.
+                            let mut before = of_seat(&next.seat);
+                            before.retain(|one| one.from < next.from);
+                            before.iter().max_by_key(|one| one.from).is_some_and(|last| last.from <= *at)
+                        }
+                });
+                if !heard_by.contains_key(&(sender.number, *number)) && missed.count() > 0 {
+                    wrong.push(format!("{}'s {number} was acknowledged and not sent again", sender.number));
+                }
+            }
+        }
+        wrong
+    }
+
     fn check(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         let by_number: HashMap<u64, &Session> = self.sessions.iter().map(|session| (session.number, session)).collect();
@@ -177,30 +209,7 @@ impl History {
                 }
             }
         }
-        // What a session did not hear any more, the next of its seat does, if it tells so and the sender is still there.
-        for sender in &self.sessions {
-            for (number, at) in &sender.sent {
-                let of_seat = |seat: &str| self.sessions.iter().filter(|one| one.seat == seat).collect::<Vec<_>>();
-                let missed = self.sessions.iter().filter(|next| {
-                    next.room == sender.room
-                        && next.seat != sender.seat
-                        && next.told
-                        && next.from > *at
-                        && next.from + UNDER_WAY < sender.to
-                        && next.to > next.from + UNDER_WAY
-                        && self.faults.iter().all(|fault| fault.to + UNDER_WAY < *at || next.from + UNDER_WAY < fault.from)
-                        && {
-                            // It was said to the session before.
-                            let mut before = of_seat(&next.seat);
-                            before.retain(|one| one.from < next.from);
-                            before.iter().max_by_key(|one| one.from).is_some_and(|last| last.from <= *at)
-                        }
-                });
-                if !heard_by.contains_key(&(sender.number, *number)) && missed.count() > 0 {
-                    wrong.push(format!("{}'s {number} was acknowledged and not sent again", sender.number));
-                }
-            }
-        }
+        wrong.extend(self.swallowed(&heard_by));
         // Every `ok` delivered.
         for sender in &self.sessions {
             for (number, at) in &sender.sent {
