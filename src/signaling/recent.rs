@@ -338,6 +338,9 @@ impl Signaling {
         loop {
             tokio::time::sleep(age / 4).await;
             let mut all = std::mem::take(&mut *lock(&self.remembering));
+            // One that forgot and remembers again is there twice.
+            all.sort_by_key(Weak::as_ptr);
+            all.dedup_by_key(|session| session.as_ptr());
             all.retain(|session| {
                 let Some(session) = session.upgrade() else { return false };
                 let mut seats = session.seats();
