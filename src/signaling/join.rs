@@ -127,12 +127,15 @@ impl Signaling {
             return Err(Refusal::new(Code::Draining, "this node is shutting down; connect again"));
         }
         let named = self.ask_whether_it_may(session, room).await?;
+        if options.counts {
+            session.set_counts();
+        }
         let known = {
             let mut seats = session.seats();
             let known = seat_in(&mut seats, room).is_some();
             if !known {
                 // Before the registry knows: the other peer may have news for this one at once.
-                seats.push(Seat { counts: options.counts, ..Seat::wished(room.clone()) });
+                seats.push(Seat { counts: session.counts(), ..Seat::wished(room.clone()) });
             }
             known
         };

@@ -172,6 +172,8 @@ pub struct Session {
     grant: Grant,
     /// Senders on other nodes are being made to wait for this one.
     holds_senders: AtomicBool,
+    /// Its client counts what it hears.
+    counts: AtomicBool,
 }
 
 /// What keeps this socket from sending.
@@ -212,6 +214,7 @@ impl Session {
             holds: Mutex::default(),
             grant,
             holds_senders: AtomicBool::new(false),
+            counts: AtomicBool::new(false),
         })
     }
 
@@ -304,6 +307,17 @@ impl Session {
     /// Whether senders on other nodes are already being made to wait for this one; from now on they are, or not.
     pub fn set_holds_senders(&self, hold: bool) -> bool {
         self.holds_senders.swap(hold, Ordering::AcqRel)
+    }
+
+    /// Whether its client said that it counts what it hears.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        self.counts.load(Ordering::Acquire)
+    }
+
+    /// Its client said so.
+    pub fn set_counts(&self) {
+        self.counts.store(true, Ordering::Release);
     }
 
     pub(super) fn set_presence(&self, presence: Presence) {

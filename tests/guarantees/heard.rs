@@ -188,6 +188,22 @@ async fn what_one_said_that_is_lost_itself_is_sent_again(first: &Node, second: &
     hears(&mut back, 5..6).await;
 }
 
+async fn who_waited_for_its_seat_counts_as_well(first: &Node, second: &Node, third: &Node) {
+    let (mut a, mut b) = (Client::connect(first).await, Client::connect(second).await);
+    pair(&mut a, &mut b).await;
+    let mut c = Client::connect(third).await;
+    let options = json!({"wait": true, "heard": true});
+    assert_eq!(c.call(&json!(["create or join", "r", options])).await["outcome"], "waiting");
+    assert_eq!(b.call(&json!(["bye", "r"])).await, ok());
+    let told = c.until("joined").await;
+    a.until("ready").await;
+    say(&mut a, 0..4, &ok()).await;
+    let heard = json!({"id": c.id, "peers": 0, "messages": 1});
+    let mut back = Client::connect(second).await;
+    assert_eq!(join_counting(&mut back, &told[2]["resume"], heard).await["outcome"], "resumed");
+    hears(&mut back, 1..4).await;
+}
+
 async fn what_was_said_to_one_peer_never_reaches_the_next(first: &Node, second: &Node, third: &Node) {
     let (mut a, mut b) = (Client::connect(first).await, Client::connect(second).await);
     let (_, token) = pair(&mut a, &mut b).await;
@@ -268,6 +284,7 @@ on_one_node_and_on_three!(
     "15s": who_does_not_tell_what_it_heard_gets_nothing_twice,
     "15s": an_answer_that_was_lost_takes_nothing_with_it,
     "15s": what_one_said_that_is_lost_itself_is_sent_again,
+    "15s": who_waited_for_its_seat_counts_as_well,
     "15s": what_was_said_to_one_peer_never_reaches_the_next,
     "15s": nothing_that_is_acknowledged_is_lost_or_comes_twice,
 );
