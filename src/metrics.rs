@@ -298,6 +298,8 @@ pub struct Metrics {
     pub recent_bytes: IntGauge,
     /// `duet_caught_up_total`
     pub caught_up: IntCounter,
+    /// `duet_not_remembered_total`
+    pub not_remembered: IntCounter,
     /// Seats given up.
     pub leaves: Family<ByeReason>,
     /// Relays between peers of this node.
@@ -453,6 +455,10 @@ impl Metrics {
             recent_bytes: made.gauge(
                 "duet_recent_bytes",
                 "Bytes that sockets of this node sent lately to peers that count what they hear.",
+            )?,
+            not_remembered: made.counter(
+                "duet_not_remembered_total",
+                "Messages to peers that count what they hear for which there was no room to be remembered.",
             )?,
             caught_up: made.counter(
                 "duet_caught_up_total",

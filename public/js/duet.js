@@ -47,6 +47,9 @@ export class DuetRoom {
    * @type {{ id: string, peers: number, messages: number } | null}
    */
   #heard = null;
+  /** The same of the present connection, whether it is known to have the seat or not. */
+  #count = { peers: 0, messages: 0 };
+  #counts = false;
   /** @type {string | null} */
   #id = null;
   /** @type {any[]} */
@@ -246,6 +249,8 @@ export class DuetRoom {
       on(event, (room, what, more) => room === this.#name && act(what, more));
 
     on("connect", () => {
+      this.#count = { peers: 0, messages: 0 };
+      this.#counts = false;
       socket.io.reconnectionDelay(RECONNECT_MS.first);
       this.#drainMs = 0;
       this.#refusals = 0;
@@ -289,7 +294,7 @@ export class DuetRoom {
       });
     }
     inRoom("join", () => {
-      this.#count("peers");
+      this.#another(true);
       this.#met("peer-joined", {}, false);
     });
     inRoom("ready", () => {
@@ -303,7 +308,7 @@ export class DuetRoom {
       this.#emit("peer-reconnecting", { id: told?.id ?? null, graceMs: told?.grace_ms ?? 0 });
     });
     inRoom("peer resumed", (told) => {
-      this.#count("peers");
+      this.#another(true);
       this.#met("peer-resumed", { id: told?.id ?? null, was: told?.was ?? null }, false);
     });
     inRoom("bye", (told) => {
@@ -311,10 +316,10 @@ export class DuetRoom {
       if (this.#seated) this.#parted(told?.id ?? null, typeof told?.reason === "string" ? told.reason : "");
     });
     on("message", (...args) => {
-      this.#count("messages");
+      this.#another();
       this.#emit("message", ...args);
     });
-    for (const event of ["offer", "answer", "candidate"]) on(event, () => this.#count("messages"));
+    for (const event of ["offer", "answer", "candidate"]) on(event, () => this.#another());
   }
 
   #ask() {
@@ -365,23 +370,23 @@ export class DuetRoom {
     this.#id = id ?? null;
     if (Array.isArray(iceServers)) this.#iceServers = iceServers;
     this.#store(typeof resume === "string" ? resume : null);
-    // The answer to a question that was asked twice is of the same seat.
-    if (this.#id !== null && this.#heard?.id !== this.#id) this.#hear({ id: this.#id, peers: 0, messages: 0 });
+    // An answer may have been given up that was one: what came since counts.
+    this.#counts = true;
+    this.#hear();
   }
 
-  /** @param {"peers" | "messages"} what */
-  #count(what) {
-    const heard = this.#heard;
-    if (!heard || !this.#seated) return;
-    if (what === "peers") this.#hear({ ...heard, peers: heard.peers + 1, messages: 0 });
-    else this.#hear({ ...heard, messages: heard.messages + 1 });
+  /** @param {boolean} [peer] whether it is another peer, or the same again, that is heard from now on */
+  #another(peer = false) {
+    const { peers, messages } = this.#count;
+    this.#count = peer ? { peers: peers + 1, messages: 0 } : { peers, messages: messages + 1 };
+    this.#hear();
   }
 
-  /** @param {{ id: string, peers: number, messages: number }} heard */
-  #hear(heard) {
-    this.#heard = heard;
+  #hear() {
+    if (!this.#counts || this.#id === null) return;
+    this.#heard = { id: this.#id, ...this.#count };
     // A page that is loaded again has to know.
-    if (this.#token !== null) this.#write(`${this.#key}:heard`, JSON.stringify(heard));
+    if (this.#token !== null) this.#write(`${this.#key}:heard`, JSON.stringify(this.#heard));
   }
 
   /** @param {any} why */
@@ -565,7 +570,8 @@ export class DuetRoom {
       if (value === null) this.#storage?.removeItem(key);
       else this.#storage?.setItem(key, value);
     } catch {
-      // The seat then lives as long as this page.
+      // The seat then lives as long as this page, and what was written before is no more true.
+      if (value !== null) this.#write(key, null);
     }
   }
 
@@ -610,8 +616,8 @@ function told(code, retryable) {
 function counted(text) {
   try {
     const { id, peers, messages } = JSON.parse(text ?? "null") ?? {};
-    const isCount = (/** @type {unknown} */ n) => Number.isSafeInteger(n) && Number(n) >= 0;
-    return typeof id === "string" && isCount(peers) && isCount(messages)
+    const isCount = (/** @type {unknown} */ n, /** @type {number} */ most) => Number.isSafeInteger(n) && Number(n) >= 0 && Number(n) <= most;
+    return typeof id === "string" && isCount(peers, 2 ** 32 - 1) && isCount(messages, Number.MAX_SAFE_INTEGER)
       ? { id, peers, messages }
       : null;
   } catch {

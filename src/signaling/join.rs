@@ -293,8 +293,9 @@ impl Signaling {
                     self.tell(session, reply::bye(room, gone.peer, reason));
                     return;
                 }
-                // Gone, and another came: it will have been told of this one, and this one of it.
+                // Gone, and another came, or the same once more: it will have been told of this one, and this one of it.
                 early @ Early::Arrived(..) => {
+                    self.hand_out(session, mail.take());
                     seat.early = early;
                     return self.tell_early(session, room, seat);
                 }
@@ -376,6 +377,7 @@ impl Signaling {
         if seat.role.is_some() {
             self.tell_arrived(session, room, seat, link, &arrival);
         } else {
+            link.handed = arrival.messages;
             seat.early = Early::Arrived(link, Vec::new());
         }
     }
@@ -397,6 +399,8 @@ impl Signaling {
             }
             None => {}
         }
+        // What was kept for it was said before.
+        self.let_go(session, seat, Serial::LAST);
         link.met = true;
         seat.peers += 1;
         seat.link = Some(link.clone());

@@ -352,11 +352,14 @@ impl Signaling {
             match (delivery, part) {
                 (Delivery::Delivered, None) => {}
                 // Not here: who sends this may hold the lock on the seat.
-                (Delivery::Delivered | Delivery::Unavailable | Delivery::TooSlow, Some(part)) => {
+                (delivery, Some(part)) => {
                     let Some(session) = session.upgrade() else { return };
                     let lifecycle = signaling.lifecycle.clone();
                     lifecycle.spawn(async move {
                         match Self::settle(&session, &its_room, serial, delivery == Delivery::Delivered) {
+                            Fate::AsTold if delivery == Delivery::NoPeer => {
+                                signaling.fall_back(&session, &its_room, serial, to, &its_parcel, Some(part));
+                            }
                             Fate::AsTold => part.done(result_of(delivery)),
                             Fate::Heard => part.done(RelayResult::Delivered),
                             Fate::Missed => {
@@ -366,11 +369,11 @@ impl Signaling {
                     });
                 }
                 // What was acknowledged is not given up as long as there is somebody to give it to.
-                (_, part) => match session.upgrade() {
+                (_, None) => match session.upgrade() {
                     Some(session) => {
                         let lifecycle = signaling.lifecycle.clone();
                         lifecycle.spawn(async move {
-                            signaling.fall_back(&session, &its_room, serial, to, &its_parcel, part);
+                            signaling.fall_back(&session, &its_room, serial, to, &its_parcel, None);
                         });
                     }
                     None => signaling.metrics.kept_lost.inc(),

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     adapter::Undelivered,
     exchange::{Content, Resumption},
-    id::{PeerId, RoomName},
+    id::RoomName,
     metrics::RelayResult,
     protocol::Heard,
     rooms::{Occupant, Serial},
@@ -37,8 +37,6 @@ pub struct Recent {
     entries: VecDeque<Entry>,
     /// Bytes of them.
     bytes: usize,
-    /// The connection before that the peer may still tell its count of: by the present one it has then heard nothing.
-    before: Option<PeerId>,
     /// The last that the peer is known to have heard.
     heard: Serial,
     /// What it is known not to have heard, and is not answered yet.
@@ -112,22 +110,24 @@ impl Recent {
         !self.entries.is_empty()
     }
 
-    /// The peer is back and has heard so far by the connection that `link` goes to: what it has not heard, in order. Of the others
-    /// nothing is remembered.
-    fn missing(&mut self, link: &Link, heard: Option<Heard>) -> Vec<Entry> {
-        let from = match heard {
-            Some(heard) if heard.id == link.occupant.peer => match link.counts {
-                Some(peers) if peers == heard.peers => Some(heard.messages),
-                // It was not told yet of this one.
-                Some(peers) if peers > heard.peers => Some(0),
-                // Nor, as far as is known here: its node tells that before anything is delivered there.
-                None if self.entries.iter().all(|entry| !entry.settled) => Some(0),
-                _ => None,
-            },
-            Some(heard) if self.before == Some(heard.id) => Some(0),
+    /// From which place on the peer, which is back, has not heard what was handed on by `link`, if that can be told.
+    fn unheard_from(&self, link: &Link, heard: Option<Heard>) -> Option<u64> {
+        let heard = heard?;
+        if heard.id != link.occupant.peer {
+            return (link.before == Some(heard.id)).then_some(0);
+        }
+        match link.counts {
+            Some(peers) if peers == heard.peers => Some(heard.messages),
+            // It was not told yet of this one.
+            Some(peers) if peers > heard.peers => Some(0),
+            // Nor, as far as is known here: its node tells that before anything is delivered there.
+            None if self.entries.iter().all(|entry| !entry.settled) => Some(0),
             _ => None,
-        };
-        self.before = from.and(heard.map(|heard| heard.id));
+        }
+    }
+
+    /// What the peer has not heard, from that place on, in order. Of the others nothing is remembered.
+    fn missing(&mut self, from: Option<u64>) -> Vec<Entry> {
         let mut missing = Vec::new();
         while let Some(entry) = self.pop() {
             match from {
@@ -175,8 +175,9 @@ impl Signaling {
         if link.counts.is_none() && !seat.counts || self.grace.is_zero() {
             return;
         }
-        let bytes = parcel.bytes();
+        let bytes = parcel.bytes() + size_of::<Entry>();
         if self.most.messages == 0 || bytes > self.most.bytes {
+            self.metrics.not_remembered.inc();
             return;
         }
         let recent = seat.recent.get_or_insert_with(|| {
@@ -188,6 +189,7 @@ impl Signaling {
         }
         let in_all = usize::try_from(self.metrics.recent_bytes.get()).unwrap_or(0);
         if in_all + bytes > self.most_in_all {
+            self.metrics.not_remembered.inc();
             return;
         }
         let bytes = Counted::new(bytes, &self.metrics.recent_bytes);
@@ -236,9 +238,17 @@ impl Signaling {
         self.hand_on(session, room, seat, serial, parcel, Some(part));
     }
 
-    /// The peer of `seat` is back and has told how far it heard by the connection that `old` goes to: what it has not heard.
+    /// The peer of `seat` is back by the link that it has now, and has told how far it heard by the connection that `old` goes to:
+    /// what it has not heard.
     pub(super) fn missed(&self, seat: &mut Seat, old: &Link, heard: Option<Heard>) -> Vec<(Serial, Parcel)> {
-        let missing = seat.recent.as_mut().map_or_else(Vec::new, |recent| recent.missing(old, heard));
+        let from = match &seat.recent {
+            Some(recent) => recent.unheard_from(old, heard),
+            None => Recent::default().unheard_from(old, heard),
+        };
+        if let Some(link) = &mut seat.link {
+            link.before = from.and(heard.map(|heard| heard.id));
+        }
+        let missing = seat.recent.as_mut().map_or_else(Vec::new, |recent| recent.missing(from));
         self.metrics.caught_up.inc_by(missing.len() as u64);
         missing.into_iter().map(|entry| (entry.serial, entry.parcel)).collect()
     }
@@ -256,8 +266,10 @@ impl Signaling {
             return Vec::new();
         };
         let (old, recent) = &mut **memory;
-        let missing = recent.missing(old, resumption.heard);
+        let from = recent.unheard_from(old, resumption.heard);
+        let missing = recent.missing(from);
         *old = Link::elsewhere(by);
+        old.before = from.and(resumption.heard.map(|heard| heard.id));
         old.counts = resumption.arrival.counts.then_some(0);
         let mut parcels = Vec::with_capacity(missing.len());
         for mut entry in missing {

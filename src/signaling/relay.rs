@@ -268,7 +268,12 @@ impl Signaling {
                         continue;
                     }
                 }
-                (Err(Undelivered::TooSlow), Some(other)) => self.evict(&other),
+                (Err(Undelivered::TooSlow), Some(other)) => {
+                    if way.is_remembered {
+                        Self::settle(session, &way.room, way.serial, false);
+                    }
+                    self.evict(&other);
+                }
                 _ => {
                     let part = part(&mut unfinished);
                     if way.is_remembered && Self::settle(session, &way.room, way.serial, false) == Fate::Missed {

@@ -34,8 +34,8 @@ const OVERDUE: Duration = Duration::from_millis(300);
 /// How often somebody who waits for a seat asks whether there is one.
 const KNOCK: Duration = Duration::from_secs(1);
 
-/// Who waits for what came before that which was kept for him waits no longer than this: whoever had it may be gone.
-const HELD: Duration = Duration::from_secs(1);
+/// What was kept for somebody waits no longer than this for what came before: whoever had it is gone, or its node is.
+const HELD: Duration = Duration::from_secs(5);
 
 /// A seat whose peer is lost.
 #[derive(Debug)]
@@ -390,6 +390,8 @@ impl Signaling {
             return self.take_arrived(session, room, seat, link, arrival);
         };
         seat.latest = arrival.order;
+        // What was kept for it was said before.
+        self.let_go(session, seat, Serial::LAST);
         self.tell(session, reply::peer_resumed(room, link.occupant.peer, before.peer));
         if !old.met {
             self.tell(session, reply::room("ready", room));

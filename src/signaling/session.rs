@@ -121,13 +121,24 @@ pub struct Link {
     pub handed: u64,
     /// The earlier connection of the same peer that this seat was linked to.
     pub was: Option<Occupant>,
+    /// The connection before that the peer may still tell its count of: by the present one it has then heard nothing.
+    pub before: Option<PeerId>,
 }
 
 impl Link {
     /// To a peer on another node.
     #[must_use]
     pub fn elsewhere(occupant: Occupant) -> Self {
-        Self { occupant, session: Weak::new(), away: false, met: false, counts: None, handed: 0, was: None }
+        Self {
+            occupant,
+            session: Weak::new(),
+            away: false,
+            met: false,
+            counts: None,
+            handed: 0,
+            was: None,
+            before: None,
+        }
     }
 
     /// To a peer of this node.
