@@ -1,9 +1,9 @@
 /**
  * A seat in a room of a duet server, kept through whatever happens to the connection below it.
  *
- * Owns the Socket.IO connection, the token of the seat, the count of what was heard, and what could not be sent
- * yet. A page that is loaded again, a lost network and a node that ended cost the seat only if its time of grace is over. It must never decide what a message means,
- * and never take back a seat that another connection took: that is for a person to ask for.
+ * Owns the Socket.IO connection, the token of the seat, the count of what was heard, and what could not be sent yet. A page
+ * that is loaded again, a lost network and a node that ended cost the seat only if its time of grace is over. It must never
+ * decide what a message means, and never take back a seat that another connection took: that is for a person to ask for.
  * Invariant: nothing that the server acknowledged is sent again; with a window of 1, the order is the order of `send`.
  *
  * Works with socket.io-client 2.x, 3.x and 4.x, handed in as `io`. Types and words: `duet.d.ts`, docs/CLIENT.md.

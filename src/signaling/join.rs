@@ -135,7 +135,7 @@ impl Signaling {
             let known = seat_in(&mut seats, room).is_some();
             if !known {
                 // Before the registry knows: the other peer may have news for this one at once.
-                seats.push(Seat { counts: session.counts(), ..Seat::wished(room.clone()) });
+                seats.push(Seat::wished(room.clone()));
             }
             known
         };
@@ -286,7 +286,7 @@ impl Signaling {
             let Some(seat) = seat_in(&mut seats, room) else { return };
             seat.token = told.token;
             seat.take(Role::Joined, order);
-            arrival = self::arrival(order, mail.as_deref_mut().unwrap_or_default(), seat.counts);
+            arrival = self::arrival(order, mail.as_deref_mut().unwrap_or_default(), session.counts());
             match std::mem::take(&mut seat.early) {
                 Early::Departed(gone, reason) if gone == other => {
                     self.hand_out(session, mail.take());

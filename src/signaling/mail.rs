@@ -275,6 +275,16 @@ impl Signaling {
                 _ => Err((RelayResult::NoPeer, part)),
             }
         };
+        self.kept_or_told(session, room, set_aside);
+    }
+
+    /// After [`Signaling::set_aside`].
+    pub(super) fn kept_or_told(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        set_aside: Result<(), (RelayResult, Option<Part>)>,
+    ) {
         match set_aside {
             Ok(()) => self.keep_outbox(session, room),
             Err((result, Some(part))) => part.done(result),

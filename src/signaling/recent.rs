@@ -172,7 +172,7 @@ impl Signaling {
         let place = link.handed;
         link.handed += 1;
         // Until the other's client has told whether it counts, one's own speaks for it.
-        if link.counts.is_none() && !seat.counts || self.grace.is_zero() {
+        if link.counts.is_none() && !session.counts() || self.grace.is_zero() {
             return;
         }
         let bytes = parcel.bytes() + size_of::<Entry>();
@@ -312,11 +312,10 @@ impl Signaling {
             }
             (Err(Undelivered::TooSlow), Some(part)) => part.done(RelayResult::PeerTooSlow),
             // It was lost again at once.
-            (Err(_), part) => match self.set_aside(seat, serial, Some(link.occupant), parcel, part) {
-                Ok(()) => self.keep_outbox(session, room),
-                Err((result, Some(part))) => part.done(result),
-                Err((_, None)) => self.metrics.kept_lost.inc(),
-            },
+            (Err(_), part) => {
+                let set_aside = self.set_aside(seat, serial, Some(link.occupant), parcel, part);
+                self.kept_or_told(session, room, set_aside);
+            }
         }
     }
 
@@ -328,7 +327,7 @@ impl Signaling {
         seat: &Seat,
         to: &Link,
     ) {
-        if !seat.counts {
+        if !session.counts() {
             return;
         }
         let (who, peers) = (session.occupant(), seat.peers);

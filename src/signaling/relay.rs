@@ -231,7 +231,7 @@ impl Signaling {
             let begins = matches!(asked.request, Request::Offer | Request::Candidate);
             for seat in seats {
                 seat.said.said += 1;
-                let is_remembered = seat.counts || seat.link.as_ref().is_some_and(|link| link.counts.is_some());
+                let is_remembered = session.counts() || seat.link.as_ref().is_some_and(|link| link.counts.is_some());
                 let way = Way { room: seat.room.clone(), serial: seat.said, link: seat.link.clone(), is_remembered };
                 if way.peer().is_some() {
                     // Before it is handed on: what its peer tells of it may come at once.

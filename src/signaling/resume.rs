@@ -247,7 +247,7 @@ impl Signaling {
             let Some(seat) = seat_in(&mut seats, room) else { return };
             seat.token = token;
             seat.take(role, order);
-            arrival = self::arrival(order, mail.as_deref_mut().unwrap_or_default(), seat.counts);
+            arrival = self::arrival(order, mail.as_deref_mut().unwrap_or_default(), session.counts());
             match (std::mem::take(&mut seat.early), other) {
                 // Gone, and another came: it will have been told of this one, and this one of it.
                 (early @ Early::Arrived(..), _) => {

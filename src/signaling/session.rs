@@ -45,8 +45,6 @@ pub struct Seat {
     pub recent: Option<Box<Recent>>,
     /// What was kept for this peer, until what came before it is there.
     pub held: Option<Box<Vec<Mail>>>,
-    /// Its client counts what it hears.
-    pub counts: bool,
     /// How often it was told `join` or `peer resumed`.
     pub peers: u32,
     /// The order of the latest seat of the room that is known here, be it one's own. News of an earlier one come too late.
@@ -67,7 +65,6 @@ impl Seat {
             outbox: None,
             recent: None,
             held: None,
-            counts: false,
             peers: 0,
             latest: 0,
         }
