@@ -27,7 +27,6 @@ use crate::{
     exchange::{Content, Resumption},
     id::RoomName,
     metrics::RelayResult,
-    protocol::Heard,
     rooms::{Occupant, Serial},
 };
 
@@ -111,10 +110,11 @@ impl Recent {
     }
 
     /// From which place on the peer, which is back, has not heard what was handed on by `link`, if that can be told.
-    fn unheard_from(&self, link: &Link, heard: Option<Heard>) -> Option<u64> {
-        let heard = heard?;
+    fn unheard_from(&self, link: &Link, resumption: &Resumption) -> Option<u64> {
+        let heard = resumption.heard?;
         if heard.id != link.occupant.peer {
-            return (link.before == Some(heard.id)).then_some(0);
+            // Or it is of a connection that was never told of here, and so was sent nothing from here.
+            return (link.before == Some(heard.id) || resumption.before.peer == heard.id).then_some(0);
         }
         match link.counts {
             Some(peers) if peers == heard.peers => Some(heard.messages),
@@ -240,13 +240,13 @@ impl Signaling {
 
     /// The peer of `seat` is back by the link that it has now, and has told how far it heard by the connection that `old` goes to:
     /// what it has not heard.
-    pub(super) fn missed(&self, seat: &mut Seat, old: &Link, heard: Option<Heard>) -> Vec<(Serial, Parcel)> {
+    pub(super) fn missed(&self, seat: &mut Seat, old: &Link, resumption: &Resumption) -> Vec<(Serial, Parcel)> {
         let from = match &seat.recent {
-            Some(recent) => recent.unheard_from(old, heard),
-            None => Recent::default().unheard_from(old, heard),
+            Some(recent) => recent.unheard_from(old, resumption),
+            None => Recent::default().unheard_from(old, resumption),
         };
         if let Some(link) = &mut seat.link {
-            link.before = from.and(heard.map(|heard| heard.id));
+            link.before = from.and(resumption.heard.map(|heard| heard.id));
         }
         let missing = seat.recent.as_mut().map_or_else(Vec::new, |recent| recent.missing(from));
         self.metrics.caught_up.inc_by(missing.len() as u64);
@@ -266,7 +266,7 @@ impl Signaling {
             return Vec::new();
         };
         let (old, recent) = &mut **memory;
-        let from = recent.unheard_from(old, resumption.heard);
+        let from = recent.unheard_from(old, resumption);
         let missing = recent.missing(from);
         *old = Link::elsewhere(by);
         old.before = from.and(resumption.heard.map(|heard| heard.id));

@@ -295,11 +295,24 @@ impl Signaling {
             let resumption = Resumption { arrival, before, heard };
             self.send_letter(room, session.occupant(), other, Content::Resumed(Box::new(resumption)));
         } else {
+            let (link, resumption) = (Link::here(session), Resumption { arrival, before, heard });
+            let is_overtaken = |seat: &mut Seat| seat.is_overtaken(&resumption);
+            if let Some(other_session) = &other_session
+                && seat_in(&mut other_session.seats(), room).is_some_and(is_overtaken)
+            {
+                self.tell(session, reply::room("ready", room));
+                if let Some(seat) = seat_in(&mut session.seats(), room) {
+                    self.hold_mail(session, room, seat, mail.take());
+                }
+                if let Some(seat) = seat_in(&mut other_session.seats(), room) {
+                    self.await_earlier(other_session, room, seat, link, &resumption);
+                }
+                return;
+            }
             if let Some(other_session) = other_session
                 && let Some(seat) = seat_in(&mut other_session.seats(), room)
             {
                 self.tell(session, reply::room("ready", room));
-                let (link, resumption) = (Link::here(session), Resumption { arrival, before, heard });
                 self.take_resumed(&other_session, room, seat, link, &resumption, |last| {
                     if let Some(mail) = &mut mail {
                         self.hand_out_to(session, mail, last);
@@ -343,11 +356,57 @@ impl Signaling {
     ) {
         let mut seats = session.seats();
         let Some(seat) = seat_in(&mut seats, room) else { return };
+        if seat.is_overtaken(resumption) {
+            return self.await_earlier(session, room, seat, Link::elsewhere(by), resumption);
+        }
         self.take_resumed(session, room, seat, Link::elsewhere(by), resumption, |last| {
             if resumption.is_held() {
                 self.post_after_delivery(room, session.occupant(), by, Content::HandOut(last));
             }
         });
+    }
+
+    /// The seat beside was taken back from a connection of which nothing is known here yet: its news are waited for, as they say how
+    /// much was heard before.
+    fn await_earlier(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        seat: &mut Seat,
+        link: Link,
+        resumption: &Resumption,
+    ) {
+        seat.next = Some(Box::new((link, *resumption)));
+        let (signaling, session, room) = (Arc::clone(self), Arc::downgrade(session), room.clone());
+        let order = resumption.arrival.order;
+        self.lifecycle.spawn(async move {
+            tokio::time::sleep(OVERDUE).await;
+            if let Some(session) = session.upgrade() {
+                signaling.take_next(&session, &room, &|next| next.arrival.order == order);
+            }
+        });
+    }
+
+    /// Takes the news that wait for others, if they are `due`.
+    fn take_next(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, due: &dyn Fn(&Resumption) -> bool) {
+        let next = seat_in(&mut session.seats(), room).and_then(|seat| seat.next.take_if(|next| due(&next.1)));
+        let Some((link, resumption)) = next.map(|next| *next) else { return };
+        let (by, here) = (link.occupant, link.session.upgrade());
+        // Not with the lock on the seat beside it.
+        let held = here.as_ref().and_then(|here| seat_in(&mut here.seats(), room)?.held.take());
+        let mut mail = held.map(|held| *held);
+        if let Some(seat) = seat_in(&mut session.seats(), room) {
+            self.take_resumed(session, room, seat, link, &resumption, |last| {
+                if let (Some(here), Some(mail)) = (&here, &mut mail) {
+                    self.hand_out_to(here, mail, last);
+                } else if by.node != self.node && resumption.is_held() {
+                    self.post_after_delivery(room, session.occupant(), by, Content::HandOut(last));
+                }
+            });
+        }
+        if let Some(here) = here {
+            self.hand_out(&here, mail);
+        }
     }
 
     /// The same where the peer beside is lost, and its seat kept here: what it said and was not heard is sent, and what it was told
@@ -383,6 +442,7 @@ impl Signaling {
         mut hand_out: impl FnMut(Serial),
     ) {
         let &Resumption { arrival, before, heard } = resumption;
+        let by = link.occupant;
         // Whom it is linked to may be an earlier one still, when two took the seat back one after the other.
         let old = seat.link.clone().filter(|_| seat.role.is_some() && arrival.order > seat.latest);
         let Some(old) = old else {
@@ -402,8 +462,13 @@ impl Signaling {
         seat.peers += 1;
         seat.link = Some(link.clone());
         self.tell_that_it_counts(session, room, seat, &link);
-        let missed = self.missed(seat, &old, heard);
+        let missed = self.missed(seat, &old, resumption);
         self.empty_outbox(session, room, seat, &arrival, missed, hand_out);
+        if seat.next.as_ref().is_some_and(|next| next.1.before == by) {
+            // Not here: the lock on the seat is held.
+            let (signaling, session, room) = (Arc::clone(self), Arc::clone(session), room.clone());
+            self.lifecycle.spawn(async move { signaling.take_next(&session, &room, &|next| next.before == by) });
+        }
         if old.occupant.node != self.node {
             // Its node may be gone, and what is on its way there would wait until all patience ends. Where the peer has told what it
             // heard, nothing more is to be learnt there.

@@ -15,6 +15,7 @@ use socketioxide_core::packet::Packet;
 use super::{Presence, inbox::Inbox, lock, mail::Outbox, recent::Recent};
 use crate::{
     admission::Grant,
+    exchange::Resumption,
     id::{Generation, NodeId, PeerId, ResumeToken, RoomName},
     protocol::ByeReason,
     rooms::{Mail, Occupant, Role, Serial},
@@ -43,6 +44,8 @@ pub struct Seat {
     pub outbox: Option<Box<Outbox>>,
     /// What it handed on to the other peer lately.
     pub recent: Option<Box<Recent>>,
+    /// How the other took its seat back, until it is told here how it did before that.
+    pub next: Option<Box<(Link, Resumption)>>,
     /// What was kept for this peer, until what came before it is there.
     pub held: Option<Box<Vec<Mail>>>,
     /// How often it was told `join` or `peer resumed`.
@@ -65,6 +68,7 @@ impl Seat {
             outbox: None,
             recent: None,
             held: None,
+            next: None,
             peers: 0,
             latest: 0,
         }
@@ -89,6 +93,16 @@ impl Seat {
         if let Some(outbox) = self.outbox.take() {
             outbox.give_up();
         }
+    }
+
+    /// Whether the news that the seat beside was taken back came sooner than those of the connection that it was taken from, and
+    /// how much was heard by that one.
+    #[must_use]
+    pub fn is_overtaken(&self, resumption: &Resumption) -> bool {
+        let Some(link) = self.link.as_ref().filter(|_| self.role.is_some()) else { return false };
+        let of_before = resumption.heard.is_some_and(|heard| heard.id == resumption.before.peer);
+        let is_known = resumption.before == link.occupant || link.before == Some(resumption.before.peer);
+        of_before && !is_known && resumption.arrival.order > self.latest
     }
 
     /// The other peer, whether this one has been told of it or not.

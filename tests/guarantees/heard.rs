@@ -1,6 +1,8 @@
 //! What was handed to a connection that was dead already is not lost: a peer that comes back and tells how much it heard gets the
 //! rest, in order and once.
 
+use std::time::Duration;
+
 use duet::node::Node;
 use serde_json::{Value, json};
 
@@ -8,6 +10,7 @@ use crate::{
     resume::{grace, on_one_node_and_on_three, pair_with_token, resume},
     support::{
         Client, Heard,
+        chaos::{ChaosProxy, Mode},
         cluster::{Cluster, lease, quick},
         metric, node,
         process::NodeProcess,
@@ -404,4 +407,33 @@ async fn what_was_swallowed_by_a_node_that_froze_is_sent_again() {
     nodes[1].wake();
     say(&mut a, 6..8, &ok()).await;
     hears(&mut back, 6..8).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn news_that_overtake_those_of_the_connection_before_cost_nothing() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let proxy = ChaosProxy::start(([127, 0, 0, 1], redis.port()).into()).await;
+    let urls = [redis.url(), redis.url(), format!("redis://{}", proxy.address())];
+    let nodes = NodeProcess::start_all(&urls, &grace(lease("7s", "1s"), "15s")).await;
+    // The next one on another node than the one that talks, and on the same.
+    for last in [1, 0] {
+        let (mut a, mut b) = (Client::connect_to(nodes[0].public).await, Client::connect_to(nodes[1].public).await);
+        let (_, token) = pair(&mut a, &mut b).await;
+        say(&mut a, 0..5, &ok()).await;
+        let heard = json!({"id": b.id, "peers": 0, "messages": 2});
+        // What this one's node says comes late.
+        proxy.set(Mode::Slow(Duration::from_millis(100)));
+        let mut slow = Client::connect_to(nodes[2].public).await;
+        assert_eq!(join_counting(&mut slow, &token, heard).await["outcome"], "resumed");
+        let heard = json!({"id": slow.id, "peers": 0, "messages": 0});
+        let mut back = Client::connect_to(nodes[last].public).await;
+        assert_eq!(join_counting(&mut back, &token, heard).await["outcome"], "resumed");
+        hears(&mut back, 2..5).await;
+        while a.until("peer resumed").await[1]["id"] != back.id {}
+        say(&mut a, 5..7, &ok()).await;
+        hears(&mut back, 5..7).await;
+        proxy.set(Mode::Pass);
+        assert_eq!(a.call(&json!(["bye", "r"])).await, ok());
+        assert_eq!(back.call(&json!(["bye", "r"])).await, ok());
+    }
 }
