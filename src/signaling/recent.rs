@@ -3,7 +3,7 @@
 //! A connection can be dead long before its server knows, and what is written to it meanwhile counts as delivered and never
 //! arrives. So the sender's seat remembers for a while what it handed on to a peer whose client counts what it hears
 //! ([`Recent`]), as far as that one may not have heard it. What is remembered has its place in the count of the connection it
-//! went to; the count of the client, told with its token ([`Heard`]), divides it in two.
+//! went to; the count of the client, told with its token ([`Heard`](crate::protocol::Heard)), divides it in two.
 //!
 //! Invariant: what was acknowledged as delivered is sent again only if the client has told that it did not hear it; what was
 //! not acknowledged yet is then answered by what the client told, whatever its receipt says.

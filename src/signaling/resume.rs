@@ -376,7 +376,7 @@ impl Signaling {
         link: Link,
         resumption: &Resumption,
     ) {
-        seat.next = Some(Box::new((link, *resumption)));
+        seat.next.get_or_insert_default().push((link, *resumption));
         let (signaling, session, room) = (Arc::clone(self), Arc::downgrade(session), room.clone());
         let order = resumption.arrival.order;
         self.lifecycle.spawn(async move {
@@ -389,8 +389,14 @@ impl Signaling {
 
     /// Takes the news that wait for others, if they are `due`.
     fn take_next(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, due: &dyn Fn(&Resumption) -> bool) {
-        let next = seat_in(&mut session.seats(), room).and_then(|seat| seat.next.take_if(|next| due(&next.1)));
-        let Some((link, resumption)) = next.map(|next| *next) else { return };
+        let taken = seat_in(&mut session.seats(), room).and_then(|seat| {
+            let next = seat.next.as_mut()?;
+            let at = next.iter().position(|(_, resumption)| due(resumption))?;
+            let taken = next.swap_remove(at);
+            seat.next.take_if(|next| next.is_empty());
+            Some(taken)
+        });
+        let Some((link, resumption)) = taken else { return };
         let (by, here) = (link.occupant, link.session.upgrade());
         // Not with the lock on the seat beside it.
         let held = here.as_ref().and_then(|here| seat_in(&mut here.seats(), room)?.held.take());
@@ -464,7 +470,7 @@ impl Signaling {
         self.tell_that_it_counts(session, room, seat, &link);
         let missed = self.missed(seat, &old, resumption);
         self.empty_outbox(session, room, seat, &arrival, missed, hand_out);
-        if seat.next.as_ref().is_some_and(|next| next.1.before == by) {
+        if seat.next.iter().flat_map(|next| next.iter()).any(|(_, next)| next.before == by) {
             // Not here: the lock on the seat is held.
             let (signaling, session, room) = (Arc::clone(self), Arc::clone(session), room.clone());
             self.lifecycle.spawn(async move { signaling.take_next(&session, &room, &|next| next.before == by) });

@@ -45,7 +45,7 @@ pub struct Seat {
     /// What it handed on to the other peer lately.
     pub recent: Option<Box<Recent>>,
     /// How the other took its seat back, until it is told here how it did before that.
-    pub next: Option<Box<(Link, Resumption)>>,
+    pub next: Option<Box<Vec<(Link, Resumption)>>>,
     /// What was kept for this peer, until what came before it is there.
     pub held: Option<Box<Vec<Mail>>>,
     /// How often it was told `join` or `peer resumed`.

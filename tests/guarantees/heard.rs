@@ -412,27 +412,34 @@ async fn what_was_swallowed_by_a_node_that_froze_is_sent_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn news_that_overtake_those_of_the_connection_before_cost_nothing() {
     let redis = Redis::start(RedisOptions::default()).await;
-    let proxy = ChaosProxy::start(([127, 0, 0, 1], redis.port()).into()).await;
-    let urls = [redis.url(), redis.url(), format!("redis://{}", proxy.address())];
+    let redis_address = ([127, 0, 0, 1], redis.port()).into();
+    let (slow, slower) = (ChaosProxy::start(redis_address).await, ChaosProxy::start(redis_address).await);
+    let through = |proxy: &ChaosProxy| format!("redis://{}", proxy.address());
+    let urls = [redis.url(), redis.url(), through(&slower), through(&slow)];
     let nodes = NodeProcess::start_all(&urls, &grace(lease("7s", "1s"), "15s")).await;
-    // The next one on another node than the one that talks, and on the same.
-    for last in [1, 0] {
+    // By which nodes it comes back: the last is another than that of the one that talks, or the same.
+    for way in [&[2, 1][..], &[2, 0], &[2, 3, 1], &[2, 3, 0]] {
         let (mut a, mut b) = (Client::connect_to(nodes[0].public).await, Client::connect_to(nodes[1].public).await);
         let (_, token) = pair(&mut a, &mut b).await;
         say(&mut a, 0..5, &ok()).await;
-        let heard = json!({"id": b.id, "peers": 0, "messages": 2});
-        // What this one's node says comes late.
-        proxy.set(Mode::Slow(Duration::from_millis(100)));
-        let mut slow = Client::connect_to(nodes[2].public).await;
-        assert_eq!(join_counting(&mut slow, &token, heard).await["outcome"], "resumed");
-        let heard = json!({"id": slow.id, "peers": 0, "messages": 0});
-        let mut back = Client::connect_to(nodes[last].public).await;
-        assert_eq!(join_counting(&mut back, &token, heard).await["outcome"], "resumed");
+        // What these nodes say comes late, and that of the first after that of the second.
+        slower.set(Mode::Slow(Duration::from_millis(80)));
+        slow.set(Mode::Slow(Duration::from_millis(20)));
+        let (mut heard, mut stay) = (json!({"id": b.id, "peers": 0, "messages": 2}), Vec::new());
+        for node in way {
+            let mut back = Client::connect_to(nodes[*node].public).await;
+            assert_eq!(join_counting(&mut back, &token, heard).await["outcome"], "resumed");
+            heard = json!({"id": back.id, "peers": 0, "messages": 0});
+            stay.push(back);
+        }
+        let mut back = stay.pop().expect("it came back");
         hears(&mut back, 2..5).await;
         while a.until("peer resumed").await[1]["id"] != back.id {}
         say(&mut a, 5..7, &ok()).await;
         hears(&mut back, 5..7).await;
-        proxy.set(Mode::Pass);
+        for proxy in [&slow, &slower] {
+            proxy.set(Mode::Pass);
+        }
         assert_eq!(a.call(&json!(["bye", "r"])).await, ok());
         assert_eq!(back.call(&json!(["bye", "r"])).await, ok());
     }
