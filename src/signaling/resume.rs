@@ -382,36 +382,39 @@ impl Signaling {
         self.lifecycle.spawn(async move {
             tokio::time::sleep(OVERDUE).await;
             if let Some(session) = session.upgrade() {
-                signaling.take_next(&session, &room, &|next| next.arrival.order == order);
+                signaling.take_next(&session, &room, &|_, next| next.arrival.order == order);
             }
         });
     }
 
-    /// Takes the news that wait for others, if they are `due`.
-    fn take_next(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, due: &dyn Fn(&Resumption) -> bool) {
-        let taken = seat_in(&mut session.seats(), room).and_then(|seat| {
+    /// Takes the news that wait for others and are `due`.
+    fn take_next(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, due: &dyn Fn(&Seat, &Resumption) -> bool) {
+        let take = |seat: &mut Seat| {
+            let at = seat.next.iter().flat_map(|next| next.iter()).position(|(_, news)| due(seat, news))?;
             let next = seat.next.as_mut()?;
-            let at = next.iter().position(|(_, resumption)| due(resumption))?;
             let taken = next.swap_remove(at);
             seat.next.take_if(|next| next.is_empty());
             Some(taken)
-        });
-        let Some((link, resumption)) = taken else { return };
-        let (by, here) = (link.occupant, link.session.upgrade());
-        // Not with the lock on the seat beside it.
-        let held = here.as_ref().and_then(|here| seat_in(&mut here.seats(), room)?.held.take());
-        let mut mail = held.map(|held| *held);
-        if let Some(seat) = seat_in(&mut session.seats(), room) {
-            self.take_resumed(session, room, seat, link, &resumption, |last| {
-                if let (Some(here), Some(mail)) = (&here, &mut mail) {
-                    self.hand_out_to(here, mail, last);
-                } else if by.node != self.node && resumption.is_held() {
-                    self.post_after_delivery(room, session.occupant(), by, Content::HandOut(last));
-                }
-            });
-        }
-        if let Some(here) = here {
-            self.hand_out(&here, mail);
+        };
+        loop {
+            let taken = seat_in(&mut session.seats(), room).and_then(take);
+            let Some((link, resumption)) = taken else { return };
+            let (by, here) = (link.occupant, link.session.upgrade());
+            // Not with the lock on the seat beside it.
+            let held = here.as_ref().and_then(|here| seat_in(&mut here.seats(), room)?.held.take());
+            let mut mail = held.map(|held| *held);
+            if let Some(seat) = seat_in(&mut session.seats(), room) {
+                self.take_resumed(session, room, seat, link, &resumption, |last| {
+                    if let (Some(here), Some(mail)) = (&here, &mut mail) {
+                        self.hand_out_to(here, mail, last);
+                    } else if by.node != self.node && resumption.is_held() {
+                        self.post_after_delivery(room, session.occupant(), by, Content::HandOut(last));
+                    }
+                });
+            }
+            if let Some(here) = here {
+                self.hand_out(&here, mail);
+            }
         }
     }
 
@@ -448,7 +451,6 @@ impl Signaling {
         mut hand_out: impl FnMut(Serial),
     ) {
         let &Resumption { arrival, before, heard } = resumption;
-        let by = link.occupant;
         // Whom it is linked to may be an earlier one still, when two took the seat back one after the other.
         let old = seat.link.clone().filter(|_| seat.role.is_some() && arrival.order > seat.latest);
         let Some(old) = old else {
@@ -470,10 +472,12 @@ impl Signaling {
         self.tell_that_it_counts(session, room, seat, &link);
         let missed = self.missed(seat, &old, resumption);
         self.empty_outbox(session, room, seat, &arrival, missed, hand_out);
-        if seat.next.iter().flat_map(|next| next.iter()).any(|(_, next)| next.before == by) {
+        if seat.next.is_some() {
             // Not here: the lock on the seat is held.
             let (signaling, session, room) = (Arc::clone(self), Arc::clone(session), room.clone());
-            self.lifecycle.spawn(async move { signaling.take_next(&session, &room, &|next| next.before == by) });
+            self.lifecycle.spawn(async move {
+                signaling.take_next(&session, &room, &|seat, next| !seat.is_overtaken(next));
+            });
         }
         if old.occupant.node != self.node {
             // Its node may be gone, and what is on its way there would wait until all patience ends. Where the peer has told what it

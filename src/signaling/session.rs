@@ -95,14 +95,13 @@ impl Seat {
         }
     }
 
-    /// Whether the news that the seat beside was taken back came sooner than those of the connection that it was taken from, and
-    /// how much was heard by that one.
+    /// Whether the news that the seat beside was taken back came sooner than those of the connection by which its client heard what it
+    /// tells.
     #[must_use]
     pub fn is_overtaken(&self, resumption: &Resumption) -> bool {
         let Some(link) = self.link.as_ref().filter(|_| self.role.is_some()) else { return false };
-        let of_before = resumption.heard.is_some_and(|heard| heard.id == resumption.before.peer);
-        let is_known = resumption.before == link.occupant || link.before == Some(resumption.before.peer);
-        of_before && !is_known && resumption.arrival.order > self.latest
+        let is_known = |id| id == link.occupant.peer || link.before == Some(id);
+        resumption.heard.is_some_and(|heard| !is_known(heard.id)) && resumption.arrival.order > self.latest
     }
 
     /// The other peer, whether this one has been told of it or not.
