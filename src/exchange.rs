@@ -61,14 +61,12 @@ pub enum Content {
 }
 
 /// How a seat was taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Arrival {
     /// The order of the seat.
     pub order: u64,
-    /// The last that was handed over of what was kept for it, by its number.
-    pub last: Serial,
-    /// The one of these that was kept last.
-    pub newest: Serial,
+    /// What was kept for it and handed over, by its numbers, in order.
+    pub handed: Vec<Serial>,
     /// How many messages that were, as a client counts them.
     pub messages: u64,
     /// Its client counts what it hears.
@@ -76,7 +74,7 @@ pub struct Arrival {
 }
 
 /// How a seat was taken back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resumption {
     /// As any that is taken.
     pub arrival: Arrival,

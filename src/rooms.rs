@@ -141,7 +141,7 @@ pub struct Join {
     pub order: u64,
     /// The node of the other occupant is gone: its seat is kept for a while.
     pub away: bool,
-    /// What was kept for it meanwhile, in order; nothing of that is kept any more.
+    /// What was kept for it meanwhile, in the order of its numbers; nothing of that is kept any more.
     pub mail: Vec<Mail>,
 }
 

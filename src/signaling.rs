@@ -595,7 +595,7 @@ impl Signaling {
                 }
             }
             Content::Arrived(arrival) => {
-                this.arrived_elsewhere(&session, &room, from, arrival);
+                this.arrived_elsewhere(&session, &room, from, &arrival);
                 Delivery::Delivered
             }
             Content::Departed(reason) => {

@@ -392,10 +392,15 @@ fn put_serial(to: &mut Vec<u8>, serial: Serial) {
 
 /// All of an arrival but its order.
 fn put_rest(to: &mut Vec<u8>, arrival: &Arrival) {
-    put_serial(to, arrival.last);
-    put_serial(to, arrival.newest);
+    // What earlier versions know.
+    put_serial(to, arrival.handed.last().copied().unwrap_or_default());
     to.put_u64(arrival.messages);
     to.put_u8(u8::from(arrival.counts));
+    // Bounded by `seats.keep_messages`.
+    to.put_u32(u32::try_from(arrival.handed.len()).unwrap_or(u32::MAX));
+    for serial in &arrival.handed {
+        put_serial(to, *serial);
+    }
 }
 
 fn put_long(to: &mut Vec<u8>, bytes: &[u8]) {
@@ -427,17 +432,21 @@ fn take_serial(from: &mut Bytes) -> Option<Serial> {
     Some(Serial { seat: from.try_get_u64().ok()?, said: from.try_get_u64().ok()? })
 }
 
-/// Nodes of earlier versions say less: nothing, or only the last that was handed over.
+/// Nodes of earlier versions say less: nothing, or of what was handed over only the last.
 fn take_rest(from: &mut Bytes, order: u64) -> Option<Arrival> {
     let mut arrival = Arrival { order, ..Arrival::default() };
-    if from.has_remaining() {
-        arrival.last = take_serial(from)?;
-        arrival.newest = arrival.last;
+    if !from.has_remaining() {
+        return Some(arrival);
     }
-    if from.has_remaining() {
-        arrival.newest = take_serial(from)?;
-        arrival.messages = from.try_get_u64().ok()?;
-        arrival.counts = from.try_get_u8().ok()? != 0;
+    let last = take_serial(from)?;
+    if !from.has_remaining() {
+        arrival.handed.extend((last != Serial::default()).then_some(last));
+        return Some(arrival);
+    }
+    arrival.messages = from.try_get_u64().ok()?;
+    arrival.counts = from.try_get_u8().ok()? != 0;
+    for _ in 0..from.try_get_u32().ok()? {
+        arrival.handed.push(take_serial(from)?);
     }
     Some(arrival)
 }
@@ -481,17 +490,18 @@ mod tests {
     fn records_and_frames_come_out_as_they_went_in() {
         let (a, b) = (NodeId::random(), NodeId::random());
         let last = Serial { seat: 1 << 61, said: u64::MAX };
-        let arrival = Arrival { order: 1, last, newest: Serial { seat: 7, said: 8 }, messages: 1 << 62, counts: true };
+        let arrival =
+            Arrival { order: 1, handed: vec![Serial { seat: 7, said: 8 }, last], messages: 1 << 62, counts: true };
         let heard = Heard { id: PeerId(Sid::new()), peers: 3, messages: 1 << 63 };
         let resumption = Resumption { arrival, before: occupant(NodeId::random()), heard: Some(heard) };
         let contents = [
             Content::Event { array: r#"["message",1]"#.into(), attachments: vec![] },
             Content::Event { array: "[]".into(), attachments: vec![Bytes::new(), Bytes::from_static(&[0, 255])] },
             Content::Arrived(Arrival { order: 1 << 60, ..Arrival::default() }),
-            Content::Arrived(arrival),
+            Content::Arrived(resumption.arrival.clone()),
             Content::Pace(true),
             Content::Pace(false),
-            Content::Resumed(Box::new(Resumption { heard: None, ..resumption })),
+            Content::Resumed(Box::new(Resumption { heard: None, ..resumption.clone() })),
             Content::Resumed(Box::new(resumption)),
             Content::Counts(u32::MAX),
             Content::HandOut(last),

@@ -286,7 +286,7 @@ impl Signaling {
             let Some(seat) = seat_in(&mut seats, room) else { return };
             seat.token = told.token;
             seat.take(Role::Joined, order);
-            arrival = self::arrival(order, mail.as_deref_mut().unwrap_or_default(), session.counts());
+            arrival = self::arrival(order, mail.as_deref().unwrap_or_default(), session.counts());
             match std::mem::take(&mut seat.early) {
                 Early::Departed(gone, reason) if gone == other => {
                     self.hand_out(session, mail.take());
@@ -321,7 +321,7 @@ impl Signaling {
         } else if other.node != self.node {
             self.send_letter(room, session.occupant(), other, Content::Arrived(arrival));
         } else if let Some(other_session) = other_session {
-            self.arrived(&other_session, room, session, arrival, mail);
+            self.arrived(&other_session, room, session, &arrival, mail);
         } else {
             // It is being lost.
             self.hand_out(session, mail);
@@ -334,7 +334,7 @@ impl Signaling {
         session: &Arc<Session>,
         room: &RoomName,
         newcomer: &Arc<Session>,
-        arrival: Arrival,
+        arrival: &Arrival,
         mail: Option<Vec<Mail>>,
     ) {
         let link = Link::here(newcomer);
@@ -353,7 +353,7 @@ impl Signaling {
         session: &Arc<Session>,
         room: &RoomName,
         newcomer: Occupant,
-        arrival: Arrival,
+        arrival: &Arrival,
     ) {
         let mut seats = session.seats();
         let Some(seat) = seat_in(&mut seats, room) else { return };
@@ -366,7 +366,7 @@ impl Signaling {
         room: &RoomName,
         seat: &mut Seat,
         mut link: Link,
-        arrival: Arrival,
+        arrival: &Arrival,
     ) {
         // A node that was frozen may still say what was true when it froze.
         if arrival.order <= seat.latest {
@@ -375,7 +375,7 @@ impl Signaling {
         seat.latest = arrival.order;
         link.counts = arrival.counts.then_some(0);
         if seat.role.is_some() {
-            self.tell_arrived(session, room, seat, link, &arrival);
+            self.tell_arrived(session, room, seat, link, arrival);
         } else {
             link.handed = arrival.messages;
             seat.early = Early::Arrived(link, Vec::new());

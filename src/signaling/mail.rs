@@ -307,12 +307,7 @@ impl Signaling {
             outbox.forget_old(self.most.age);
             outbox.waiting
         });
-        // What was asked for last and is kept was kept last.
-        let is_handed = |waiting: &Waiting| match waiting.stage {
-            Stage::Kept => waiting.serial <= handed.last,
-            Stage::Asked => waiting.serial == handed.newest,
-            Stage::New => false,
-        };
+        let is_handed = |waiting: &Waiting| handed.handed.binary_search(&waiting.serial).is_ok();
         let own = outbox.iter().filter(|waiting| is_handed(waiting) && waiting.parcel.is_counted()).count() as u64;
         // All that was handed over has its place in the count of the peer; what came from earlier seats came first.
         let earlier = handed.messages.saturating_sub(own);
@@ -416,14 +411,11 @@ fn result_of(delivery: Delivery) -> RelayResult {
     super::relay::result_of_delivery(delivery)
 }
 
-/// How a seat was taken for which that was kept, in the order in which it was kept. It is put into that in which it was said:
-/// what falls back on being kept may come to the registry after what was said later.
-pub(super) fn arrival(order: u64, mail: &mut [Mail], counts: bool) -> Arrival {
-    let newest = mail.last().map_or_else(Serial::default, |mail| mail.serial);
-    mail.sort_by_key(|mail| mail.serial);
-    let last = mail.last().map_or_else(Serial::default, |mail| mail.serial);
+/// How a seat was taken for which that was kept.
+pub(super) fn arrival(order: u64, mail: &[Mail], counts: bool) -> Arrival {
+    let handed = mail.iter().map(|mail| mail.serial).collect();
     let parcels = mail.iter().filter_map(|mail| Parcel::from_body(mail.body.clone()));
-    Arrival { order, last, newest, messages: parcels.filter(Parcel::is_counted).count() as u64, counts }
+    Arrival { order, handed, messages: parcels.filter(Parcel::is_counted).count() as u64, counts }
 }
 
 impl Parcel {

@@ -237,7 +237,7 @@ impl Signaling {
         self.supersede(room, session.occupant(), before);
         let other_session = other.and_then(|other| self.session_of(other));
         let mut kept = None;
-        let arrival;
+        let resumption;
         let mut mail = Some(mail);
         {
             let mut seats = session.seats();
@@ -247,7 +247,8 @@ impl Signaling {
             let Some(seat) = seat_in(&mut seats, room) else { return };
             seat.token = token;
             seat.take(role, order);
-            arrival = self::arrival(order, mail.as_deref_mut().unwrap_or_default(), session.counts());
+            let arrival = arrival(order, mail.as_deref().unwrap_or_default(), session.counts());
+            resumption = Resumption { arrival, before, heard };
             match (std::mem::take(&mut seat.early), other) {
                 // Gone, and another came: it will have been told of this one, and this one of it.
                 (early @ Early::Arrived(..), _) => {
@@ -270,7 +271,6 @@ impl Signaling {
                         link.met = true;
                         self.tell(session, reply::room("ready", room));
                     }
-                    let resumption = Resumption { arrival, before, heard };
                     if other.node != self.node && !away && resumption.is_held() {
                         // What it did not hear before comes from there, and comes first.
                         self.hold_mail(session, room, seat, mail.take());
@@ -292,10 +292,9 @@ impl Signaling {
         } else if away {
             self.watch(session, room, other, Duration::ZERO, ByeReason::NodeLost);
         } else if other.node != self.node {
-            let resumption = Resumption { arrival, before, heard };
             self.send_letter(room, session.occupant(), other, Content::Resumed(Box::new(resumption)));
         } else {
-            let (link, resumption) = (Link::here(session), Resumption { arrival, before, heard });
+            let link = Link::here(session);
             let is_overtaken = |seat: &mut Seat| seat.is_overtaken(&resumption);
             if let Some(other_session) = &other_session
                 && seat_in(&mut other_session.seats(), room).is_some_and(is_overtaken)
@@ -376,7 +375,7 @@ impl Signaling {
         link: Link,
         resumption: &Resumption,
     ) {
-        seat.next.get_or_insert_default().push((link, *resumption));
+        seat.next.get_or_insert_default().push((link, resumption.clone()));
         let (signaling, session, room) = (Arc::clone(self), Arc::downgrade(session), room.clone());
         let order = resumption.arrival.order;
         self.lifecycle.spawn(async move {
@@ -450,7 +449,7 @@ impl Signaling {
         resumption: &Resumption,
         mut hand_out: impl FnMut(Serial),
     ) {
-        let &Resumption { arrival, before, heard } = resumption;
+        let &Resumption { ref arrival, before, heard } = resumption;
         // Whom it is linked to may be an earlier one still, when two took the seat back one after the other.
         let old = seat.link.clone().filter(|_| seat.role.is_some() && arrival.order > seat.latest);
         let Some(old) = old else {
@@ -471,7 +470,7 @@ impl Signaling {
         seat.link = Some(link.clone());
         self.tell_that_it_counts(session, room, seat, &link);
         let missed = self.missed(seat, &old, resumption);
-        self.empty_outbox(session, room, seat, &arrival, missed, hand_out);
+        self.empty_outbox(session, room, seat, arrival, missed, hand_out);
         if seat.next.is_some() {
             // Not here: the lock on the seat is held.
             let (signaling, session, room) = (Arc::clone(self), Arc::clone(session), room.clone());
