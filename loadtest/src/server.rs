@@ -175,7 +175,7 @@ pub enum Launch {
     Duet(PathBuf),
     /// The same with one thread, as each of several nodes on this machine gets its share of the cores, and as the reference
     /// has it; with the Redis at this address, if any.
-    DuetNode(PathBuf, Option<SocketAddr>),
+    DuetNode(PathBuf, Option<SocketAddr>, Heartbeats),
     /// By the options of `bare-relay`.
     Bare(PathBuf),
     /// By the options of `bare-cluster`, with the Redis at this address.
@@ -192,7 +192,7 @@ impl Launch {
     pub fn path(&self) -> &Path {
         match self {
             Self::Duet(path)
-            | Self::DuetNode(path, _)
+            | Self::DuetNode(path, ..)
             | Self::Bare(path)
             | Self::BareNode(path, _)
             | Self::Script(path, _)
@@ -213,8 +213,11 @@ impl Launch {
                     // What is measured is what it can do, not what a stranger may.
                     .env("DUET_LIMITS__EVENTS", "0")
                     .env("DUET_LIMITS__FRAMES", "0");
-                if let Self::DuetNode(_, redis) = self {
+                if let Self::DuetNode(_, redis, heartbeats) = self {
                     command.env("DUET_SERVER__WORKER_THREADS", "1");
+                    if *heartbeats == Heartbeats::Rare {
+                        command.env("DUET_TIMEOUTS__PING_INTERVAL", "10m");
+                    }
                     if let Some(redis) = redis {
                         command.env("DUET_REDIS__URL", format!("redis://{redis}/"));
                     }
@@ -251,6 +254,15 @@ impl Launch {
             Self::Bare(_) | Self::BareNode(..) | Self::Script(..) | Self::Redis(_) => None,
         }
     }
+}
+
+/// How often a node asks its clients whether they are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heartbeats {
+    /// As by default.
+    Usual,
+    /// Not while anything is measured.
+    Rare,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -21,6 +21,7 @@ use super::{
 use crate::crowd::Crowd;
 use crate::limits;
 use crate::machine::Machine;
+use crate::server::Heartbeats;
 use crate::table::{Figure, Table, Target as Most};
 
 /// Several nodes against as many of the reference, in one run.
@@ -75,8 +76,8 @@ pub struct Options {
     /// Sockets one node of duet holds in silence, with Redis and without, rounded up to pairs; 0 leaves it out
     #[arg(long, default_value_t = 18_000)]
     hold_sockets: usize,
-    /// Seconds of that silence
-    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Seconds of that silence, in which there are no heartbeats
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     hold_seconds: u64,
     /// Connections or joins under way at once
     #[arg(long, default_value_t = 200, value_parser = at_least_one)]
@@ -140,6 +141,8 @@ struct Series {
 struct Held {
     with_redis: Vec<idle::Figures>,
     alone: Vec<idle::Figures>,
+    /// With Redis, and with heartbeats.
+    beating: Vec<idle::Figures>,
 }
 
 #[derive(Default, serde::Serialize)]
@@ -248,10 +251,15 @@ async fn measure_all(
             }
         }
         if let (1.., Some(duet @ System::Duet(_))) = (plan.hold_sockets, systems.first()) {
-            for (shared, held) in [(true, &mut measured.hold.with_redis), (false, &mut measured.hold.alone)] {
-                let name = if shared { "hold, with Redis" } else { "hold, without Redis" };
+            let Held { with_redis, alone, beating } = &mut measured.hold;
+            for (name, shared, heartbeats, silence, held) in [
+                ("hold, with Redis", true, Heartbeats::Rare, plan.hold, with_redis),
+                ("hold, without Redis", false, Heartbeats::Rare, plan.hold, alone),
+                ("hold, with Redis and heartbeats", true, Heartbeats::Usual, plan.idle, beating),
+            ] {
                 eprintln!("round {round} of {}: {name}", options.rounds);
-                held.push(hold(options, plan, duet, shared).await.context(name)?);
+                let cluster = Cluster::start_with(duet, 1, shared, heartbeats).await?;
+                held.push(hold(options, plan.hold_sockets, silence, cluster).await.context(name)?);
             }
         }
     }
@@ -309,16 +317,21 @@ async fn load(subject: &Subject, plan: &Plan) -> anyhow::Result<Figures> {
     })
 }
 
-/// One node with so many silent sockets. There is no rest before they sit: the first must not wait for too long until somebody
-/// answers its heartbeat.
-async fn hold(options: &Options, plan: &Plan, system: &System, shared: bool) -> anyhow::Result<idle::Figures> {
-    let cluster = Cluster::start(system, 1, shared).await?;
+/// One node with so many silent sockets. What renewals cost is looked for without heartbeats: they cost many times that, and as
+/// much without Redis. There is no rest before the sockets sit: the first must not wait for too long until somebody answers its
+/// heartbeat.
+async fn hold(
+    options: &Options,
+    sockets: usize,
+    silence: Duration,
+    cluster: Cluster,
+) -> anyhow::Result<idle::Figures> {
     let subject = cluster.subject(options.in_flight);
     let held = async {
-        let peers = subject.connect(plan.hold_sockets).await?;
+        let peers = subject.connect(sockets).await?;
         let peers = subject.seat(peers).await?;
         let crowd = Crowd::listen(peers, |_, _| {});
-        idle::run(&subject, &crowd, plan.hold).await
+        idle::run(&subject, &crowd, silence).await
     };
     let held = held.await;
     cluster.stop().await?;
@@ -353,7 +366,8 @@ impl Measured {
     fn others_cores(&self) -> f64 {
         let loaded = self.series.iter().flat_map(|series| &series.rounds);
         let loaded = loaded.flat_map(|figures| [figures.relay.others_cores, figures.idle.others_cores]);
-        let held = self.hold.with_redis.iter().chain(&self.hold.alone).map(|figures| figures.others_cores);
+        let Held { with_redis, alone, beating } = &self.hold;
+        let held = with_redis.iter().chain(alone).chain(beating).map(|figures| figures.others_cores);
         loaded.chain(held).fold(0.0, f64::max)
     }
 
@@ -465,10 +479,13 @@ impl Held {
             let (server, reference) = (by_round(&self.with_redis), by_round(&self.alone));
             Figure { name, decimals, server, reference, compared: false, target: None }.summary()
         };
+        let beating = |name, decimals, of: fn(&idle::Figures) -> f64| {
+            let server = self.beating.iter().map(of).collect();
+            Figure { name, decimals, server, reference: Vec::new(), compared: false, target: None }.summary()
+        };
         let rows = vec![
-            row("CPU of silence, ms a second", 1, idle::Figures::cpu_ms_a_second),
+            row("CPU between heartbeats, ms a second", 1, idle::Figures::cpu_ms_a_second),
             row("  of it Redis", 1, |held| held.redis_cpu_ms_a_second),
-            row("  pings meanwhile", 0, |held| count(held.pings)),
             Figure {
                 name: "  more than without",
                 decimals: 1,
@@ -478,6 +495,8 @@ impl Held {
                 target: Some(RENEWALS),
             }
             .summary(),
+            beating("CPU with heartbeats, ms a second", 1, idle::Figures::cpu_ms_a_second),
+            beating("  pings meanwhile", 0, |held| count(held.pings)),
         ];
         let left = "duet, silent, with Redis".to_owned();
         (!self.with_redis.is_empty()).then(|| Table { left, right: "without".to_owned(), rows })
@@ -635,7 +654,11 @@ mod tests {
 
     #[test]
     fn renewals_are_what_a_silent_node_uses_more_than_without_redis() {
-        let hold = Held { with_redis: vec![silence(40.0, 2.0)], alone: vec![silence(33.0, 0.0)] };
+        let hold = Held {
+            with_redis: vec![silence(40.0, 2.0)],
+            alone: vec![silence(33.0, 0.0)],
+            beating: vec![silence(99.0, 0.0)],
+        };
         let mut measured = Measured { hold, ..Measured::default() };
         assert_eq!(missed(&measured), []);
         measured.hold.with_redis[0].redis_cpu_ms_a_second = 4.0;

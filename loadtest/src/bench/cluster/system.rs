@@ -14,7 +14,7 @@ use tokio::process::Command;
 use crate::bench::Subject;
 use crate::crowd::InFlight;
 use crate::peer::Manner;
-use crate::server::{Launch, Processes, Server};
+use crate::server::{Heartbeats, Launch, Processes, Server};
 use crate::target::{Dialect, Target};
 
 /// A server that several nodes can make up.
@@ -109,13 +109,28 @@ impl Cluster {
     /// # Errors
     /// When one does not start.
     pub async fn start(system: &System, nodes: usize, shared: bool) -> anyhow::Result<Self> {
+        Self::start_with(system, nodes, shared, Heartbeats::Usual).await
+    }
+
+    /// The same with heartbeats as they are said to be, where it is duet.
+    ///
+    /// # Errors
+    /// When one does not start.
+    pub async fn start_with(
+        system: &System,
+        nodes: usize,
+        shared: bool,
+        heartbeats: Heartbeats,
+    ) -> anyhow::Result<Self> {
         let redis = if shared {
             Some(Server::start(&Launch::Redis(PathBuf::from("redis-server"))).await.context("Redis")?)
         } else {
             None
         };
         let launch = match (system, &redis) {
-            (System::Duet(path), redis) => Launch::DuetNode(path.clone(), redis.as_ref().map(|redis| redis.address)),
+            (System::Duet(path), redis) => {
+                Launch::DuetNode(path.clone(), redis.as_ref().map(|redis| redis.address), heartbeats)
+            }
             (System::Reference(script), Some(redis)) => Launch::Script(script.clone(), redis.address),
             (System::Bare(path), Some(redis)) => Launch::BareNode(path.clone(), redis.address),
             (System::Reference(_) | System::Bare(_), None) => bail!("{} needs a Redis", system.name()),
