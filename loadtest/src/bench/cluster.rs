@@ -320,12 +320,7 @@ async fn load(subject: &Subject, plan: &Plan) -> anyhow::Result<Figures> {
 /// One node with so many silent sockets. What renewals cost is looked for without heartbeats: they cost many times that, and as
 /// much without Redis. There is no rest before the sockets sit: the first must not wait for too long until somebody answers its
 /// heartbeat.
-async fn hold(
-    options: &Options,
-    sockets: usize,
-    silence: Duration,
-    cluster: Cluster,
-) -> anyhow::Result<idle::Figures> {
+async fn hold(options: &Options, sockets: usize, silence: Duration, cluster: Cluster) -> anyhow::Result<idle::Figures> {
     let subject = cluster.subject(options.in_flight);
     let held = async {
         let peers = subject.connect(sockets).await?;
