@@ -638,11 +638,15 @@ impl Signaling {
         content: &Content,
     ) -> Delivery {
         match content {
-            Content::Arrived(..) | Content::Resumed(..) => {
-                let Some(away) = self.beside_kept(room, to, Some(from)) else { return Delivery::NoPeer };
-                if let Content::Resumed(resumption) = content {
-                    self.resumed_beside_kept(room, to, from, resumption);
-                }
+            Content::Arrived(arrival) => {
+                let Some(away) = self.beside_kept(room, to, from, arrival.order) else { return Delivery::NoPeer };
+                self.tell_away(room, to, from, away);
+                Delivery::Delivered
+            }
+            Content::Resumed(resumption) => {
+                let order = resumption.arrival.order;
+                let Some(away) = self.beside_kept(room, to, from, order) else { return Delivery::NoPeer };
+                self.resumed_beside_kept(room, to, from, resumption);
                 self.tell_away(room, to, from, away);
                 Delivery::Delivered
             }

@@ -304,7 +304,7 @@ impl Signaling {
             let linked = other_session.as_ref().map_or_else(|| Link::elsewhere(other), Link::here);
             let link = seat.link.insert(linked);
             if other.node == self.node {
-                kept = self.beside_kept(room, other, Some(session.occupant()));
+                kept = self.beside_kept(room, other, session.occupant(), order);
                 link.met = kept.is_none();
             } else if !away {
                 link.met = true;
@@ -420,6 +420,7 @@ impl Signaling {
     ) {
         let mut seats = session.seats();
         let Some(seat) = seat_in(&mut seats, room) else { return };
+        self.take_due(session, room, seat, &|_, one| one.link.occupant == gone);
         if seat.role.is_none() {
             // Who came after it stays.
             if !matches!(&seat.early, Early::Arrived(link, _) if link.occupant != gone) {

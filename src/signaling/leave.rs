@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Signaling, inbox::Parting, lock, reply, session::Session};
+use super::{
+    Signaling,
+    inbox::Parting,
+    lock, reply,
+    session::{Session, seat_in},
+};
 use crate::{
     exchange::{Away, Content},
     id::RoomName,
@@ -72,15 +77,19 @@ impl Signaling {
     ) -> Result<(), Refusal> {
         let reason = parting.reason;
         // From here on nothing of this room reaches the session, whatever the registry says.
-        let (link, recent, can_come_back) = {
+        let (link, recent, latest, can_come_back) = {
             let mut seats = session.seats();
+            if let Some(seat) = seat_in(&mut seats, room) {
+                self.take_due(session, room, seat, &|_, _| true);
+            }
             let mut seat = seats.iter().position(|seat| seat.room == *room).map(|at| seats.swap_remove(at));
             let recent = seat.as_mut().and_then(|seat| seat.recent.take());
             if let Some(seat) = &mut seat {
                 seat.give_up_outbox();
             }
             let can_come_back = seat.as_ref().is_some_and(|seat| seat.role.is_some() && seat.token.is_some());
-            (seat.and_then(|seat| seat.link), recent, can_come_back)
+            let latest = seat.as_ref().map_or(0, |seat| seat.latest);
+            (seat.and_then(|seat| seat.link), recent, latest, can_come_back)
         };
         let linked = link.as_ref().map(|link| link.occupant);
         let occupant = session.occupant();
@@ -96,7 +105,7 @@ impl Signaling {
                 }
                 ByeReason::NodeShutdown | ByeReason::NodeLost => {}
                 _ => {
-                    self.keep_seat(room, occupant, link, recent, reason);
+                    self.keep_seat(room, occupant, link, recent, latest, reason);
                     return Ok(());
                 }
             }

@@ -307,7 +307,12 @@ impl Signaling {
             outbox.forget_old(self.most.age);
             outbox.waiting
         });
-        let is_handed = |waiting: &Waiting| handed.handed.binary_search(&waiting.serial).is_ok();
+        // Nodes of earlier versions tell the last only, and no count.
+        let last = handed.handed.last().filter(|_| handed.messages == 0);
+        let is_handed = |waiting: &Waiting| {
+            handed.handed.binary_search(&waiting.serial).is_ok()
+                || waiting.stage == Stage::Kept && last.is_some_and(|last| waiting.serial <= *last)
+        };
         let own = outbox.iter().filter(|waiting| is_handed(waiting) && waiting.parcel.is_counted()).count() as u64;
         // All that was handed over has its place in the count of the peer; what came from earlier seats came first.
         let earlier = handed.messages.saturating_sub(own);
@@ -368,7 +373,7 @@ impl Signaling {
                             Fate::AsTold => part.done(result_of(delivery)),
                             Fate::Heard => part.done(RelayResult::Delivered),
                             Fate::Missed => {
-                                signaling.hand_on_again(&session, &its_room, serial, to, &its_parcel, part);
+                                signaling.hand_on_again(&session, &its_room, serial, &its_parcel, part);
                             }
                         }
                     });

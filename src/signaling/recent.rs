@@ -200,8 +200,7 @@ impl Signaling {
     pub(super) fn settle(session: &Session, room: &RoomName, serial: Serial, delivered: bool) -> Fate {
         let mut seats = session.seats();
         let Some(recent) = seat_in(&mut seats, room).and_then(|seat| seat.recent.as_mut()) else { return Fate::AsTold };
-        if let Some(at) = recent.missed.iter().position(|missed| *missed == serial) {
-            recent.missed.swap_remove(at);
+        if recent.missed.contains(&serial) {
             return Fate::Missed;
         }
         if recent.heard.seat == serial.seat && serial <= recent.heard {
@@ -217,21 +216,25 @@ impl Signaling {
         Fate::AsTold
     }
 
-    /// The peer did not hear a message that was sent to `to`, an earlier connection of it. It is sent once more, if nothing was said
-    /// after it; else whoever sent it has to, as what came later is there already.
+    /// The peer did not hear a message that was sent to an earlier connection of it. It is sent once more, if nothing was said after
+    /// it; else whoever sent it has to, as what came later is there already.
     pub(super) fn hand_on_again(
         self: &Arc<Self>,
         session: &Arc<Session>,
         room: &RoomName,
         serial: Serial,
-        to: Occupant,
         parcel: &Parcel,
         part: Part,
     ) {
         let mut seats = session.seats();
-        let seat = seat_in(&mut seats, room).filter(|seat| seat.said == serial);
-        let is_back = |seat: &&mut Seat| seat.link.as_ref().is_some_and(|link| link.was == Some(to) && !link.away);
-        let Some(seat) = seat.filter(is_back) else {
+        let seat = seat_in(&mut seats, room).and_then(|seat| {
+            // Of a peer that left, and of what it missed, nothing is known any more.
+            let missed = &mut seat.recent.as_mut()?.missed;
+            missed.swap_remove(missed.iter().position(|missed| *missed == serial)?);
+            let is_back = seat.link.as_ref().is_some_and(|link| !link.away);
+            (is_back && seat.said == serial).then_some(seat)
+        });
+        let Some(seat) = seat else {
             drop(seats);
             return part.done(RelayResult::Unavailable);
         };
@@ -262,7 +265,9 @@ impl Signaling {
         resumption: &Resumption,
     ) -> Vec<Parcel> {
         let mut all = lock(&self.kept);
-        let Some(memory) = all.get_mut(&(room.clone(), lost)).and_then(|kept| kept.memory.as_mut()) else {
+        // News that come late are of a connection that is none any more.
+        let kept = all.get_mut(&(room.clone(), lost)).filter(|kept| kept.latest == resumption.arrival.order);
+        let Some(memory) = kept.and_then(|kept| kept.memory.as_mut()) else {
             return Vec::new();
         };
         let (old, recent) = &mut **memory;

@@ -264,7 +264,7 @@ impl Signaling {
                     self.pace(session, &other);
                     if way.is_remembered && Self::settle(session, &way.room, way.serial, true) == Fate::Missed {
                         let part = part(&mut unfinished);
-                        self.hand_on_again(session, &way.room, way.serial, link.occupant, parcel, part);
+                        self.hand_on_again(session, &way.room, way.serial, parcel, part);
                         continue;
                     }
                 }
@@ -277,7 +277,7 @@ impl Signaling {
                 _ => {
                     let part = part(&mut unfinished);
                     if way.is_remembered && Self::settle(session, &way.room, way.serial, false) == Fate::Missed {
-                        self.hand_on_again(session, &way.room, way.serial, link.occupant, parcel, part);
+                        self.hand_on_again(session, &way.room, way.serial, parcel, part);
                         continue;
                     }
                     // It may come back.
@@ -328,7 +328,7 @@ impl Signaling {
                     Fate::AsTold => {}
                     Fate::Heard => return part.done(RelayResult::Delivered),
                     Fate::Missed => {
-                        return signaling.hand_on_again(&its_session, &room, serial, to, &its_parcel, part);
+                        return signaling.hand_on_again(&its_session, &room, serial, &its_parcel, part);
                     }
                 }
             }
@@ -422,7 +422,7 @@ impl Signaling {
     ) -> Result<(), Undelivered> {
         let mut seats = to.seats();
         let seat = seat_in(&mut seats, room).ok_or(Undelivered::Gone)?;
-        if seat.link.as_ref().is_some_and(|link| link.occupant == from) {
+        if seat.link.as_ref().is_some_and(|link| link.occupant == from) || seat.awaits(from) {
             return self.send(to, packet);
         }
         match &mut seat.early {

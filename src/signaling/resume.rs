@@ -17,7 +17,7 @@ use super::{
     mail::arrival,
     recent::Recent,
     reply,
-    session::{Early, Link, Seat, Session, seat_in},
+    session::{Early, Link, Overtaking, Seat, Session, seat_in},
 };
 use crate::{
     exchange::{Away, Content, Delivery, Haste, Resumption},
@@ -46,6 +46,8 @@ pub struct Kept {
     until: tokio::time::Instant,
     /// What it handed on to the other lately, and the link to that one.
     pub(super) memory: Option<Box<(Link, Recent)>>,
+    /// The order of the latest seat of the room that is known here.
+    pub(super) latest: u64,
 }
 
 impl Resumption {
@@ -69,12 +71,13 @@ impl Signaling {
         lost: Occupant,
         link: Option<Link>,
         recent: Option<Box<Recent>>,
+        latest: u64,
         reason: ByeReason,
     ) {
         let until = tokio::time::Instant::now() + self.grace;
         let other = link.as_ref().map(|link| link.occupant);
         let memory = link.zip(recent).map(|(link, recent)| Box::new((link, *recent)));
-        let kept = Kept { other, reason, until, memory };
+        let kept = Kept { other, reason, until, memory, latest };
         let away = kept.away();
         lock(&self.kept).insert((room.clone(), lost), kept);
         self.metrics.seats_kept.inc();
@@ -130,11 +133,14 @@ impl Signaling {
         Some(kept)
     }
 
-    /// Whether the seat of `lost` is kept here; if so, `other` is who is in the room with it, or nobody is.
-    pub(super) fn beside_kept(&self, room: &RoomName, lost: Occupant, other: Option<Occupant>) -> Option<Away> {
+    /// Whether the seat of `lost` is kept here; if so, `other` is who is in the room with it, unless one of a later order is.
+    pub(super) fn beside_kept(&self, room: &RoomName, lost: Occupant, other: Occupant, order: u64) -> Option<Away> {
         let mut all = lock(&self.kept);
         let kept = all.get_mut(&(room.clone(), lost))?;
-        kept.other = other;
+        if order > kept.latest {
+            kept.latest = order;
+            kept.other = Some(other);
+        }
         Some(kept.away())
     }
 
@@ -163,6 +169,7 @@ impl Signaling {
         {
             let mut seats = session.seats();
             let Some(seat) = seat_in(&mut seats, room) else { return };
+            self.take_due(session, room, seat, &|_, one| one.link.occupant == lost);
             if let Early::Arrived(link, _) = &mut seat.early
                 && link.occupant == lost
             {
@@ -265,7 +272,7 @@ impl Signaling {
                     let linked = other_session.as_ref().map_or_else(|| Link::elsewhere(other), Link::here);
                     let link = seat.link.insert(linked);
                     if other.node == self.node {
-                        kept = self.beside_kept(room, other, Some(session.occupant()));
+                        kept = self.beside_kept(room, other, session.occupant(), order);
                         link.met = kept.is_none();
                     } else if !away {
                         link.met = true;
@@ -294,29 +301,21 @@ impl Signaling {
         } else if other.node != self.node {
             self.send_letter(room, session.occupant(), other, Content::Resumed(Box::new(resumption)));
         } else {
-            let link = Link::here(session);
-            let is_overtaken = |seat: &mut Seat| seat.is_overtaken(&resumption);
-            if let Some(other_session) = &other_session
-                && seat_in(&mut other_session.seats(), room).is_some_and(is_overtaken)
-            {
-                self.tell(session, reply::room("ready", room));
-                if let Some(seat) = seat_in(&mut session.seats(), room) {
-                    self.hold_mail(session, room, seat, mail.take());
-                }
-                if let Some(seat) = seat_in(&mut other_session.seats(), room) {
-                    self.await_earlier(other_session, room, seat, link, &resumption);
-                }
-                return;
-            }
             if let Some(other_session) = other_session
                 && let Some(seat) = seat_in(&mut other_session.seats(), room)
             {
                 self.tell(session, reply::room("ready", room));
-                self.take_resumed(&other_session, room, seat, link, &resumption, |last| {
-                    if let Some(mail) = &mut mail {
-                        self.hand_out_to(session, mail, last);
-                    }
-                });
+                let link = Link::here(session);
+                if seat.is_overtaken(&resumption) {
+                    let mail = mail.take().unwrap_or_default();
+                    self.await_earlier(&other_session, room, seat, Overtaking { link, resumption, mail });
+                } else {
+                    self.take_resumed(&other_session, room, seat, link, &resumption, |last| {
+                        if let Some(mail) = &mut mail {
+                            self.hand_out_to(session, mail, last);
+                        }
+                    });
+                }
             }
             // It is being lost.
             self.hand_out(session, mail);
@@ -355,65 +354,62 @@ impl Signaling {
     ) {
         let mut seats = session.seats();
         let Some(seat) = seat_in(&mut seats, room) else { return };
+        let link = Link::elsewhere(by);
         if seat.is_overtaken(resumption) {
-            return self.await_earlier(session, room, seat, Link::elsewhere(by), resumption);
+            let overtaking = Overtaking { link, resumption: resumption.clone(), mail: Vec::new() };
+            return self.await_earlier(session, room, seat, overtaking);
         }
-        self.take_resumed(session, room, seat, Link::elsewhere(by), resumption, |last| {
+        self.take_resumed(session, room, seat, link, resumption, |last| {
             if resumption.is_held() {
                 self.post_after_delivery(room, session.occupant(), by, Content::HandOut(last));
             }
         });
     }
 
-    /// The seat beside was taken back from a connection of which nothing is known here yet: its news are waited for, as they say how
-    /// much was heard before.
+    /// The seat beside was taken back, and of the connection by which its client heard what it tells nothing is known here yet: what
+    /// is sent there waits for those news. `session` is told at once: it may be talked to.
     fn await_earlier(
         self: &Arc<Self>,
         session: &Arc<Session>,
         room: &RoomName,
         seat: &mut Seat,
-        link: Link,
-        resumption: &Resumption,
+        mut overtaking: Overtaking,
     ) {
-        seat.next.get_or_insert_default().push((link, resumption.clone()));
+        self.tell_resumed(session, room, seat, &overtaking.link, overtaking.resumption.before);
+        overtaking.link.met = true;
+        let order = overtaking.resumption.arrival.order;
+        seat.overtaking.get_or_insert_default().push(overtaking);
+        if let Some(link) = &mut seat.link {
+            link.away = true;
+        }
         let (signaling, session, room) = (Arc::clone(self), Arc::downgrade(session), room.clone());
-        let order = resumption.arrival.order;
         self.lifecycle.spawn(async move {
             tokio::time::sleep(OVERDUE).await;
-            if let Some(session) = session.upgrade() {
-                signaling.take_next(&session, &room, &|_, next| next.arrival.order == order);
+            if let Some(session) = session.upgrade()
+                && let Some(seat) = seat_in(&mut session.seats(), &room)
+            {
+                signaling.take_due(&session, &room, seat, &|_, one| one.resumption.arrival.order == order);
             }
         });
     }
 
-    /// Takes the news that wait for others and are `due`.
-    fn take_next(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, due: &dyn Fn(&Seat, &Resumption) -> bool) {
-        let take = |seat: &mut Seat| {
-            let at = seat.next.iter().flat_map(|next| next.iter()).position(|(_, news)| due(seat, news))?;
-            let next = seat.next.as_mut()?;
-            let taken = next.swap_remove(at);
-            seat.next.take_if(|next| next.is_empty());
-            Some(taken)
-        };
-        loop {
-            let taken = seat_in(&mut session.seats(), room).and_then(take);
-            let Some((link, resumption)) = taken else { return };
+    /// Takes the news that waited for others and are `due`.
+    pub(super) fn take_due(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        seat: &mut Seat,
+        due: &dyn Fn(&Seat, &Overtaking) -> bool,
+    ) {
+        while let Some(Overtaking { link, resumption, mut mail }) = seat.next_due(due) {
             let (by, here) = (link.occupant, link.session.upgrade());
-            // Not with the lock on the seat beside it.
-            let held = here.as_ref().and_then(|here| seat_in(&mut here.seats(), room)?.held.take());
-            let mut mail = held.map(|held| *held);
-            if let Some(seat) = seat_in(&mut session.seats(), room) {
-                self.take_resumed(session, room, seat, link, &resumption, |last| {
-                    if let (Some(here), Some(mail)) = (&here, &mut mail) {
-                        self.hand_out_to(here, mail, last);
-                    } else if by.node != self.node && resumption.is_held() {
-                        self.post_after_delivery(room, session.occupant(), by, Content::HandOut(last));
-                    }
-                });
-            }
-            if let Some(here) = here {
-                self.hand_out(&here, mail);
-            }
+            self.take_resumed(session, room, seat, link, &resumption, |last| {
+                if let Some(here) = &here {
+                    self.hand_out_to(here, &mut mail, last);
+                } else if by.node != self.node && resumption.is_held() {
+                    self.post_after_delivery(room, session.occupant(), by, Content::HandOut(last));
+                }
+            });
         }
     }
 
@@ -457,27 +453,15 @@ impl Signaling {
             return self.take_arrived(session, room, seat, link, arrival);
         };
         seat.latest = arrival.order;
-        // What was kept for it was said before.
-        self.let_go(session, seat, Serial::LAST);
-        self.tell(session, reply::peer_resumed(room, link.occupant.peer, before.peer));
-        if !old.met {
-            self.tell(session, reply::room("ready", room));
+        let later = |one: &Overtaking| one.resumption.arrival.order > arrival.order;
+        if !link.met && !seat.overtaking.iter().flat_map(|all| all.iter()).any(later) {
+            self.tell_resumed(session, room, seat, &link, before);
         }
         link.met = true;
-        link.was = Some(old.occupant);
         link.counts = arrival.counts.then_some(0);
-        seat.peers += 1;
-        seat.link = Some(link.clone());
-        self.tell_that_it_counts(session, room, seat, &link);
+        seat.link = Some(link);
         let missed = self.missed(seat, &old, resumption);
         self.empty_outbox(session, room, seat, arrival, missed, hand_out);
-        if seat.next.is_some() {
-            // Not here: the lock on the seat is held.
-            let (signaling, session, room) = (Arc::clone(self), Arc::clone(session), room.clone());
-            self.lifecycle.spawn(async move {
-                signaling.take_next(&session, &room, &|seat, next| !seat.is_overtaken(next));
-            });
-        }
         if old.occupant.node != self.node {
             // Its node may be gone, and what is on its way there would wait until all patience ends. Where the peer has told what it
             // heard, nothing more is to be learnt there.
@@ -490,6 +474,28 @@ impl Signaling {
                 }
             });
         }
+        self.take_due(session, room, seat, &|seat, one| !seat.is_overtaken(&one.resumption));
+    }
+
+    /// Tells `session`, whose seat is held, that the other is back by that link.
+    fn tell_resumed(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        seat: &mut Seat,
+        link: &Link,
+        before: Occupant,
+    ) {
+        // What was kept for it was said before.
+        self.let_go(session, seat, Serial::LAST);
+        self.tell(session, reply::peer_resumed(room, link.occupant.peer, before.peer));
+        if let Some(old) = &mut seat.link
+            && !std::mem::replace(&mut old.met, true)
+        {
+            self.tell(session, reply::room("ready", room));
+        }
+        seat.peers += 1;
+        self.tell_that_it_counts(session, room, seat, link);
     }
 
     /// `before` has its seat no more: `by` has.
@@ -513,7 +519,13 @@ impl Signaling {
 
     /// Another connection has the seat of `session` in `room`: it is closed, and can do nothing more there.
     pub(super) fn superseded(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName) {
-        session.seats().retain(|seat| seat.room != *room);
+        {
+            let mut seats = session.seats();
+            if let Some(seat) = seat_in(&mut seats, room) {
+                self.take_due(session, room, seat, &|_, _| true);
+            }
+            seats.retain(|seat| seat.room != *room);
+        }
         let refusal = Refusal::new(Code::Superseded, "another connection took this seat back; this one is closed");
         self.close_with(session, Request::Join, &refusal, ByeReason::Disconnected);
     }

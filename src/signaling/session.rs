@@ -45,7 +45,7 @@ pub struct Seat {
     /// What it handed on to the other peer lately.
     pub recent: Option<Box<Recent>>,
     /// How the other took its seat back, until it is told here how it did before that.
-    pub next: Option<Box<Vec<(Link, Resumption)>>>,
+    pub overtaking: Option<Box<Vec<Overtaking>>>,
     /// What was kept for this peer, until what came before it is there.
     pub held: Option<Box<Vec<Mail>>>,
     /// How often it was told `join` or `peer resumed`.
@@ -68,7 +68,7 @@ impl Seat {
             outbox: None,
             recent: None,
             held: None,
-            next: None,
+            overtaking: None,
             peers: 0,
             latest: 0,
         }
@@ -96,12 +96,31 @@ impl Seat {
     }
 
     /// Whether the news that the seat beside was taken back came sooner than those of the connection by which its client heard what it
-    /// tells.
+    /// tells. If it was taken from the one that this seat is linked to, none are missing.
     #[must_use]
     pub fn is_overtaken(&self, resumption: &Resumption) -> bool {
         let Some(link) = self.link.as_ref().filter(|_| self.role.is_some()) else { return false };
         let is_known = |id| id == link.occupant.peer || link.before == Some(id);
-        resumption.heard.is_some_and(|heard| !is_known(heard.id)) && resumption.arrival.order > self.latest
+        resumption.heard.is_some_and(|heard| !is_known(heard.id))
+            && resumption.before != link.occupant
+            && resumption.arrival.order > self.latest
+    }
+
+    /// Whether the other is back by this connection, and waited for to be linked to.
+    #[must_use]
+    pub fn awaits(&self, who: Occupant) -> bool {
+        self.overtaking.iter().flat_map(|all| all.iter()).any(|one| one.link.occupant == who)
+    }
+
+    /// The earliest that is `due` of those that wait to be linked to.
+    pub fn next_due(&mut self, due: &dyn Fn(&Self, &Overtaking) -> bool) -> Option<Overtaking> {
+        let all = self.overtaking.iter().flat_map(|all| all.iter()).enumerate();
+        let all = all.filter(|(_, one)| due(self, one));
+        let (at, _) = all.min_by_key(|(_, one)| one.resumption.arrival.order)?;
+        let all = self.overtaking.as_mut()?;
+        let one = all.swap_remove(at);
+        self.overtaking.take_if(|all| all.is_empty());
+        Some(one)
     }
 
     /// The other peer, whether this one has been told of it or not.
@@ -129,8 +148,6 @@ pub struct Link {
     pub counts: Option<u32>,
     /// How many messages were handed on to it, as it counts them.
     pub handed: u64,
-    /// The earlier connection of the same peer that this seat was linked to.
-    pub was: Option<Occupant>,
     /// The connection before that the peer may still tell its count of: by the present one it has then heard nothing.
     pub before: Option<PeerId>,
 }
@@ -139,16 +156,7 @@ impl Link {
     /// To a peer on another node.
     #[must_use]
     pub fn elsewhere(occupant: Occupant) -> Self {
-        Self {
-            occupant,
-            session: Weak::new(),
-            away: false,
-            met: false,
-            counts: None,
-            handed: 0,
-            was: None,
-            before: None,
-        }
+        Self { occupant, session: Weak::new(), away: false, met: false, counts: None, handed: 0, before: None }
     }
 
     /// To a peer of this node.
@@ -156,6 +164,18 @@ impl Link {
     pub fn here(session: &Arc<Session>) -> Self {
         Self { session: Arc::downgrade(session), ..Self::elsewhere(session.occupant()) }
     }
+}
+
+/// How the other took its seat back: the news of it came before those of the connection by which its client heard what it tells.
+/// It can talk meanwhile.
+#[derive(Debug)]
+pub struct Overtaking {
+    /// To whom.
+    pub link: Link,
+    /// How.
+    pub resumption: Resumption,
+    /// What was kept for it and is to be handed out, if it is here.
+    pub mail: Vec<Mail>,
 }
 
 /// News of another peer that came before the answer to one's own join.

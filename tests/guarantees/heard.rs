@@ -409,38 +409,77 @@ async fn what_was_swallowed_by_a_node_that_froze_is_sent_again() {
     hears(&mut back, 6..8).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn news_that_overtake_those_of_the_connection_before_cost_nothing() {
+/// Four nodes; what the third says comes late, and what the fourth says comes late as well, but sooner than that.
+async fn nodes_that_overtake(time_of_grace: &str) -> (Redis, Vec<NodeProcess>, [ChaosProxy; 2]) {
     let redis = Redis::start(RedisOptions::default()).await;
-    let redis_address = ([127, 0, 0, 1], redis.port()).into();
-    let (slow, slower) = (ChaosProxy::start(redis_address).await, ChaosProxy::start(redis_address).await);
+    let address = ([127, 0, 0, 1], redis.port()).into();
+    let (slower, slow) = (ChaosProxy::start(address).await, ChaosProxy::start(address).await);
     let through = |proxy: &ChaosProxy| format!("redis://{}", proxy.address());
     let urls = [redis.url(), redis.url(), through(&slower), through(&slow)];
-    let nodes = NodeProcess::start_all(&urls, &grace(lease("7s", "1s"), "15s")).await;
-    // By which nodes it comes back: the last is another than that of the one that talks, or the same.
-    for way in [&[2, 1][..], &[2, 0], &[2, 3, 1], &[2, 3, 0]] {
-        let (mut a, mut b) = (Client::connect_to(nodes[0].public).await, Client::connect_to(nodes[1].public).await);
-        let (_, token) = pair(&mut a, &mut b).await;
-        say(&mut a, 0..5, &ok()).await;
-        // What these nodes say comes late, and that of the first after that of the second.
-        slower.set(Mode::Slow(Duration::from_millis(80)));
-        slow.set(Mode::Slow(Duration::from_millis(20)));
-        let (mut heard, mut stay) = (json!({"id": b.id, "peers": 0, "messages": 2}), Vec::new());
-        for node in way {
-            let mut back = Client::connect_to(nodes[*node].public).await;
-            assert_eq!(join_counting(&mut back, &token, heard).await["outcome"], "resumed");
-            heard = json!({"id": back.id, "peers": 0, "messages": 0});
-            stay.push(back);
-        }
-        let mut back = stay.pop().expect("it came back");
-        hears(&mut back, 2..5).await;
+    let nodes = NodeProcess::start_all(&urls, &grace(lease("7s", "1s"), time_of_grace)).await;
+    slower.set(Mode::Slow(Duration::from_millis(80)));
+    slow.set(Mode::Slow(Duration::from_millis(20)));
+    (redis, nodes, [slower, slow])
+}
+
+/// A pair on the first two nodes. The second has heard two of five messages, and comes back by all those nodes one after the other;
+/// its connections are returned, the last first.
+async fn comes_back_by(nodes: &[NodeProcess], way: &[usize]) -> (Client, Vec<Client>) {
+    let (mut a, mut b) = (Client::connect_to(nodes[0].public).await, Client::connect_to(nodes[1].public).await);
+    let (_, token) = pair(&mut a, &mut b).await;
+    say(&mut a, 0..5, &ok()).await;
+    let (mut heard, mut all) = (json!({"id": b.id, "peers": 0, "messages": 2}), Vec::new());
+    for node in way {
+        let mut back = Client::connect_to(nodes[*node].public).await;
+        assert_eq!(join_counting(&mut back, &token, heard).await["outcome"], "resumed");
+        heard = json!({"id": back.id, "peers": 0, "messages": 0});
+        all.insert(0, back);
+    }
+    (a, all)
+}
+
+/// By which nodes a peer comes back: the last is another than that of the one that talks, or the same.
+const WAYS: [&[usize]; 4] = [&[2, 1], &[2, 0], &[2, 3, 1], &[2, 3, 0]];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn news_that_overtake_those_of_the_connection_before_cost_nothing() {
+    let (_redis, nodes, _proxies) = nodes_that_overtake("15s").await;
+    for way in WAYS {
+        let (mut a, mut all) = comes_back_by(&nodes, way).await;
+        let back = &mut all[0];
+        // It is told of, and can talk, at once.
+        assert_eq!(back.call(&json!(["message", "here"])).await, ok());
         while a.until("peer resumed").await[1]["id"] != back.id {}
+        assert_eq!(a.until("message").await, vec![json!("here")]);
         say(&mut a, 5..7, &ok()).await;
-        hears(&mut back, 5..7).await;
-        for proxy in [&slow, &slower] {
-            proxy.set(Mode::Pass);
-        }
+        hears(back, 2..7).await;
         assert_eq!(a.call(&json!(["bye", "r"])).await, ok());
         assert_eq!(back.call(&json!(["bye", "r"])).await, ok());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_goes_before_the_news_of_its_connection_before_are_there_is_gone() {
+    let (_redis, nodes, _proxies) = nodes_that_overtake("2s").await;
+    for way in [WAYS[0], WAYS[3]] {
+        let (mut a, mut all) = comes_back_by(&nodes, way).await;
+        let id = all[0].id.clone();
+        assert_eq!(all[0].call(&json!(["bye", "r"])).await, ok());
+        assert_eq!(a.until("bye").await[1]["id"], id);
+        assert_eq!(a.call(&json!(["bye", "r"])).await, ok());
+
+        let (mut a, mut all) = comes_back_by(&nodes, way).await;
+        let id = all.remove(0).id.clone();
+        while a.until("peer reconnecting").await[1]["id"] != id {}
+        a.until("bye").await;
+        assert_eq!(a.call(&json!(["bye", "r"])).await, ok());
+
+        // And the other way round.
+        let (a, mut all) = comes_back_by(&nodes, way).await;
+        let id = a.id.clone();
+        drop(a);
+        assert_eq!(all[0].until("peer reconnecting").await[1]["id"], id);
+        all[0].until("bye").await;
+        assert_eq!(all[0].call(&json!(["bye", "r"])).await, ok());
     }
 }
