@@ -235,6 +235,29 @@ async fn who_waited_for_its_seat_counts_as_well(first: &Node, second: &Node, thi
     hears(&mut back, 1..4).await;
 }
 
+async fn copies_of_a_client_take_its_seat_from_each_other(first: &Node, second: &Node, third: &Node) {
+    let (mut a, mut b) = (Client::connect(first).await, Client::connect(second).await);
+    let (_, token) = pair(&mut a, &mut b).await;
+    let of = |client: &Client, messages: u64| json!({"id": client.id, "peers": 0, "messages": messages});
+    say(&mut a, 0..2, &ok()).await;
+    hears(&mut b, 0..2).await;
+    let original = of(&b, 2);
+    let mut copy = Client::connect(third).await;
+    assert_eq!(join_counting(&mut copy, &token, original.clone()).await["outcome"], "resumed");
+    a.until("peer resumed").await;
+    let copied = of(&copy, 0);
+    // The first knows nothing of the second's count, nor the second of the first's.
+    for (heard, node) in [(original, second), (copied, first)] {
+        let mut back = Client::connect(node).await;
+        assert_eq!(join_counting(&mut back, &token, heard).await["outcome"], "resumed");
+        assert_eq!(back.call(&json!(["message", "here"])).await, ok());
+        while a.until("peer resumed").await[1]["id"] != back.id {}
+        assert_eq!(a.until("message").await, vec![json!("here")]);
+        say(&mut a, 2..4, &ok()).await;
+        hears(&mut back, 2..4).await;
+    }
+}
+
 async fn what_was_said_to_one_peer_never_reaches_the_next(first: &Node, second: &Node, third: &Node) {
     let (mut a, mut b) = (Client::connect(first).await, Client::connect(second).await);
     let (_, token) = pair(&mut a, &mut b).await;
@@ -317,6 +340,7 @@ on_one_node_and_on_three!(
     "15s": an_answer_that_was_lost_before_anything_was_said_takes_nothing_with_it,
     "15s": what_one_said_that_is_lost_itself_is_sent_again,
     "15s": who_waited_for_its_seat_counts_as_well,
+    "15s": copies_of_a_client_take_its_seat_from_each_other,
     "15s": what_was_said_to_one_peer_never_reaches_the_next,
     "15s": nothing_that_is_acknowledged_is_lost_or_comes_twice,
 );
