@@ -375,7 +375,7 @@ impl Signaling {
         seat: &mut Seat,
         mut overtaking: Overtaking,
     ) {
-        self.tell_resumed(session, room, seat, &overtaking.link, overtaking.resumption.before);
+        self.tell_resumed(session, room, seat, &overtaking.link, &overtaking.resumption);
         overtaking.link.met = true;
         let order = overtaking.resumption.arrival.order;
         seat.overtaking.get_or_insert_default().push(overtaking);
@@ -445,7 +445,7 @@ impl Signaling {
         resumption: &Resumption,
         mut hand_out: impl FnMut(Serial),
     ) {
-        let &Resumption { ref arrival, before, heard } = resumption;
+        let Resumption { arrival, heard, .. } = resumption;
         // Whom it is linked to may be an earlier one still, when two took the seat back one after the other.
         let old = seat.link.clone().filter(|_| seat.role.is_some() && arrival.order > seat.latest);
         let Some(old) = old else {
@@ -453,9 +453,8 @@ impl Signaling {
             return self.take_arrived(session, room, seat, link, arrival);
         };
         seat.latest = arrival.order;
-        let later = |one: &Overtaking| one.resumption.arrival.order > arrival.order;
-        if !link.met && !seat.overtaking.iter().flat_map(|all| all.iter()).any(later) {
-            self.tell_resumed(session, room, seat, &link, before);
+        if !link.met {
+            self.tell_resumed(session, room, seat, &link, resumption);
         }
         link.met = true;
         link.counts = arrival.counts.then_some(0);
@@ -477,18 +476,23 @@ impl Signaling {
         self.take_due(session, room, seat, &|seat, one| !seat.is_overtaken(&one.resumption));
     }
 
-    /// Tells `session`, whose seat is held, that the other is back by that link.
+    /// Tells `session`, whose seat is held, that the other is back by that link, unless it was told of a later one.
     fn tell_resumed(
         self: &Arc<Self>,
         session: &Arc<Session>,
         room: &RoomName,
         seat: &mut Seat,
         link: &Link,
-        before: Occupant,
+        resumption: &Resumption,
     ) {
+        let order = resumption.arrival.order;
+        let is_later = |one: &Overtaking| one.resumption.arrival.order > order;
+        if seat.overtaking.iter().flat_map(|all| all.iter()).any(is_later) {
+            return;
+        }
         // What was kept for it was said before.
         self.let_go(session, seat, Serial::LAST);
-        self.tell(session, reply::peer_resumed(room, link.occupant.peer, before.peer));
+        self.tell(session, reply::peer_resumed(room, link.occupant.peer, resumption.before.peer));
         if let Some(old) = &mut seat.link
             && !std::mem::replace(&mut old.met, true)
         {
