@@ -372,6 +372,8 @@ impl Signaling {
         if arrival.order <= seat.latest {
             return;
         }
+        // Who still waits to be linked to is gone.
+        self.take_due(session, room, seat, &|_, _| true);
         seat.latest = arrival.order;
         link.counts = arrival.counts.then_some(0);
         if seat.role.is_some() {

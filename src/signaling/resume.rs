@@ -28,8 +28,8 @@ use crate::{
 
 /// How long until a registry that could not be asked is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// Until what was sent to an earlier connection of a peer that is back is not waited for any more: its node has told by then,
-/// if there is one.
+/// Until what was sent to an earlier connection of a peer that is back, and news of that connection, are not waited for any more:
+/// its node has told by then, if there is one.
 const OVERDUE: Duration = Duration::from_millis(300);
 /// How often somebody who waits for a seat asks whether there is one.
 const KNOCK: Duration = Duration::from_secs(1);
@@ -378,10 +378,7 @@ impl Signaling {
         self.tell_resumed(session, room, seat, &overtaking.link, &overtaking.resumption);
         overtaking.link.met = true;
         let order = overtaking.resumption.arrival.order;
-        seat.overtaking.get_or_insert_default().push(overtaking);
-        if let Some(link) = &mut seat.link {
-            link.away = true;
-        }
+        seat.await_earlier(overtaking);
         let (signaling, session, room) = (Arc::clone(self), Arc::downgrade(session), room.clone());
         self.lifecycle.spawn(async move {
             tokio::time::sleep(OVERDUE).await;
@@ -486,8 +483,7 @@ impl Signaling {
         resumption: &Resumption,
     ) {
         let order = resumption.arrival.order;
-        let is_later = |one: &Overtaking| one.resumption.arrival.order > order;
-        if seat.overtaking.iter().flat_map(|all| all.iter()).any(is_later) {
+        if seat.overtaking().any(|one| one.resumption.arrival.order > order) {
             return;
         }
         // What was kept for it was said before.

@@ -45,7 +45,7 @@ pub struct Seat {
     /// What it handed on to the other peer lately.
     pub recent: Option<Box<Recent>>,
     /// How the other took its seat back, until it is told here how it did before that.
-    pub overtaking: Option<Box<Vec<Overtaking>>>,
+    overtaking: Vec<Overtaking>,
     /// What was kept for this peer, until what came before it is there.
     pub held: Option<Box<Vec<Mail>>>,
     /// How often it was told `join` or `peer resumed`.
@@ -68,7 +68,7 @@ impl Seat {
             outbox: None,
             recent: None,
             held: None,
-            overtaking: None,
+            overtaking: Vec::new(),
             peers: 0,
             latest: 0,
         }
@@ -106,21 +106,30 @@ impl Seat {
             && resumption.arrival.order > self.latest
     }
 
-    /// Whether the other is back by this connection, and waited for to be linked to.
+    /// All that wait to be linked to.
+    pub fn overtaking(&self) -> impl Iterator<Item = &Overtaking> {
+        self.overtaking.iter()
+    }
+
+    /// Whether the other is back by this connection, and waits to be linked to.
     #[must_use]
     pub fn awaits(&self, who: Occupant) -> bool {
-        self.overtaking.iter().flat_map(|all| all.iter()).any(|one| one.link.occupant == who)
+        self.overtaking().any(|one| one.link.occupant == who)
+    }
+
+    /// From now on it waits to be linked to, and who is linked to counts as away.
+    pub fn await_earlier(&mut self, one: Overtaking) {
+        self.overtaking.push(one);
+        if let Some(link) = &mut self.link {
+            link.away = true;
+        }
     }
 
     /// The earliest that is `due` of those that wait to be linked to.
     pub fn next_due(&mut self, due: &dyn Fn(&Self, &Overtaking) -> bool) -> Option<Overtaking> {
-        let all = self.overtaking.iter().flat_map(|all| all.iter()).enumerate();
-        let all = all.filter(|(_, one)| due(self, one));
+        let all = self.overtaking().enumerate().filter(|(_, one)| due(self, one));
         let (at, _) = all.min_by_key(|(_, one)| one.resumption.arrival.order)?;
-        let all = self.overtaking.as_mut()?;
-        let one = all.swap_remove(at);
-        self.overtaking.take_if(|all| all.is_empty());
-        Some(one)
+        Some(self.overtaking.swap_remove(at))
     }
 
     /// The other peer, whether this one has been told of it or not.

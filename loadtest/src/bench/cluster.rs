@@ -70,10 +70,10 @@ pub struct Options {
     /// Seconds of messages before that
     #[arg(long, default_value_t = 3)]
     warm_up: u64,
-    /// Seconds of silence measured: a heartbeat period of duet contains each socket's heartbeat once
+    /// Seconds of silence measured where there are heartbeats: a period of duet's contains each socket's once
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..))]
     idle_seconds: u64,
-    /// Sockets one node of duet holds in silence, with Redis and without, rounded up to pairs; 0 leaves it out
+    /// Sockets one node of duet holds in silence, with Redis and without, and with heartbeats; rounded up to pairs, 0 leaves it out
     #[arg(long, default_value_t = 18_000)]
     hold_sockets: usize,
     /// Seconds of that silence, in which there are no heartbeats
