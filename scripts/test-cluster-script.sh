@@ -18,7 +18,7 @@ until grep -q "Ctrl-C" "$log"; do
   sleep 0.1
 done
 for n in 1 2; do
-  curl -sf "http://127.0.0.1:$((ADMIN_PORT + n))/metrics" | grep -q '^duet_nodes 2$' || { echo "node $n does not see the other"; exit 1; }
+  curl -sf "http://127.0.0.1:$((ADMIN_PORT + n))/metrics" | grep '^duet_nodes 2$' >/dev/null || { echo "node $n does not see the other"; exit 1; }
 done
 kill "$cluster"
 wait "$cluster" || true

@@ -31,7 +31,7 @@ echo "up after $SECONDS s"
 for service in redis node1 node2 node3 balancer prometheus; do
   id=$("${compose[@]}" ps -q "$service")
   "${docker[@]}" inspect -f '{{.HostConfig.ReadonlyRootfs}} {{.State.Health.Status}} {{.HostConfig.RestartPolicy.Name}} {{.HostConfig.LogConfig.Config}}' "$id" \
-    | grep -q '^true healthy unless-stopped map\[max-file:3 max-size:10m\]$' || fail "$service: $("${docker[@]}" inspect -f '{{json .State.Health}}' "$id")"
+    | grep '^true healthy unless-stopped map\[max-file:3 max-size:10m\]$' >/dev/null || fail "$service: $("${docker[@]}" inspect -f '{{json .State.Health}}' "$id")"
 done
 published=$("${docker[@]}" ps --filter label=com.docker.compose.project="$COMPOSE_PROJECT_NAME" --format '{{.Ports}}' | grep -o '[^, ]*->[^, ]*' | sort -u)
 [ "$(grep -v '^\[::\]\|^:::' <<<"$published")" = "$(printf '0.0.0.0:%s->8080/tcp\n127.0.0.1:%s->9090/tcp' "$DUET_PORT" "$PROMETHEUS_PORT")" ] || fail "published: $published"
@@ -39,7 +39,8 @@ image=$("${docker[@]}" inspect -f '{{.Config.Image}}' "$("${compose[@]}" ps -q n
 [ "$("${docker[@]}" image inspect -f '{{.Config.User}}' "$image")" = 65532:65532 ] || fail "the image runs as root"
 "${docker[@]}" run --rm --entrypoint /bin/sh "$image" -c true 2>/dev/null && fail "there is a shell in the image"
 id=$("${docker[@]}" create "$image")
-"${docker[@]}" cp "$id:/usr/share/doc/duet/sbom.cdx.json" - 2>/dev/null | grep -aq '"pkg:npm/socket.io-client@' || fail "no bill of materials in the image"
+# Not `grep -q`: it ends with the first match, and what is written to it then counts as failed.
+"${docker[@]}" cp "$id:/usr/share/doc/duet/sbom.cdx.json" - 2>/dev/null | grep -a '"pkg:npm/socket.io-client@' >/dev/null || fail "no bill of materials in the image"
 "${docker[@]}" rm "$id" >/dev/null
 echo "image: $(($("${docker[@]}" image inspect -f '{{.Size}}' "$image") / 1048576)) MiB"
 

@@ -51,7 +51,7 @@ named cargo >"$work/named"
 cargo tree --package duet --edges normal --prefix none --no-dedupe --locked | sed 's/^\([^ ]*\) v\([^ ]*\).*/\1@\2/' | sort -u >"$work/tree"
 diff "$work/tree" "$work/named" >&2 || fail "the bill of materials names other crates than duet is built of"
 client=$(sed -n '/"node_modules\/socket.io-client"/,/}/s/.*"version": "\(.*\)",/\1/p' package-lock.json)
-named npm | grep -qx "socket.io-client@$client" || fail "the bill of materials does not name socket.io-client $client"
+named npm | grep -x "socket.io-client@$client" >/dev/null || fail "the bill of materials does not name socket.io-client $client"
 if [ -n "${DUET_BIN:-}" ]; then
   # What shows in the binary: the paths that panics tell.
   grep -aoE 'registry/src/[^/]+/[A-Za-z0-9_+.-]+/' "$DUET_BIN" | sed 's|/$||; s|.*/||' | sort -u >"$work/binary"
