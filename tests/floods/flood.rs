@@ -1,4 +1,5 @@
-//! What a stranger can do to a node over the wire, from many addresses of 127/8, as fast as one thread can.
+//! What a stranger can do to a node over the wire, from many addresses of 127/8, as fast as one thread can;
+//! handshakes at most as fast as a node can take them without an end.
 //!
 //! Each flood runs until it is told to end, holds a few thousand connections at most, and tells what it got done. It expects
 //! nothing: to be closed, refused or ignored is all the same to it.
@@ -16,11 +17,15 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
     task::JoinSet,
+    time::MissedTickBehavior,
 };
 
 /// A request and how it goes on.
 const HANDSHAKE: &str = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n\
 Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+/// A node remembers a handshake that leads to nothing for 10 s (`timeouts.handshake`), as one of its sockets, of which it has
+/// 40,000: 4,000 a second fill it.
+const HANDSHAKES_A_SECOND: u32 = 3000;
 /// Whatever a flood waits for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -112,7 +117,13 @@ impl Flood {
     }
 
     async fn attack(self: Arc<Self>, kind: Kind, n: u32) {
+        let mut due = tokio::time::interval(Duration::from_secs(1) * kind.at_once() / HANDSHAKES_A_SECOND);
+        // Who was kept waiting does not catch up.
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for round in 0_u32.. {
+            if kind == Kind::Handshakes {
+                due.tick().await;
+            }
             let from = address(n.wrapping_mul(7).wrapping_add(round));
             let attempt = async {
                 let stream = self.connect(from).await?;
