@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{config, exchange::Addressee, id::NodeId, lifecycle::Lifecycle, metrics::Metrics};
 
+pub mod beat;
 pub mod bus;
 pub mod connection;
 pub mod driver;
@@ -28,6 +29,7 @@ pub mod registry;
 pub mod scripts;
 pub mod topology;
 
+use beat::Beat;
 use bus::Bus;
 use connection::Connections;
 use driver::BusDriver;
@@ -69,7 +71,8 @@ impl Cluster {
         let count = deployment.partitions();
         let others = Arc::new(RwLock::new(Vec::new()));
         let relay = Gate::new(lifecycle, "relay");
-        let bus = Bus::new(node, &redis.prefix, settings.patience, metrics.clone(), relay, Arc::clone(&others));
+        let beat = Beat::new();
+        let bus = Bus::new(node, &redis.prefix, settings.patience, metrics.clone(), relay, beat, Arc::clone(&others));
         let on_push = {
             let bus = Arc::clone(&bus);
             Arc::new(move |info| bus.push_received(info))
@@ -80,6 +83,7 @@ impl Cluster {
             settings: settings.clone(),
             grace: seats.grace,
             keep_age: seats.keep_age,
+            beat,
             connections,
             metrics: metrics.clone(),
             gate: Gate::new(lifecycle, "redis"),

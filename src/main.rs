@@ -13,7 +13,10 @@ use duet::{
     node::Node,
     telemetry,
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    runtime::Builder,
+    signal::unix::{SignalKind, signal},
+};
 
 /// Exit status for settings that cannot be used (`EX_USAGE` of sysexits.h).
 const BAD_SETTINGS: u8 = 64;
@@ -83,11 +86,13 @@ fn main() -> ExitCode {
         return BAD_SETTINGS.into();
     }
     telemetry::count_panics();
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let threads @ 1.. = settings.server.worker_threads {
-        runtime.worker_threads(threads);
-    }
-    let ended = match runtime.enable_all().build() {
+    let runtime = match settings.server.worker_threads {
+        0 => Builder::new_multi_thread().enable_all().build(),
+        // There is nobody to share work with.
+        1 => Builder::new_current_thread().enable_all().build(),
+        threads => Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
+    };
+    let ended = match runtime {
         Ok(runtime) => runtime.block_on(run(settings, read)),
         Err(error) => Err(error.into()),
     };

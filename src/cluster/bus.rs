@@ -23,11 +23,11 @@ use socketioxide_redis::drivers::ChanItem;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{
+    beat::Beat,
     connection::{Connection, Connections},
     frame::{self, Record},
     gate::Gate,
-    line::{Due, Line, Refused},
-    topology,
+    line::{Channel, Due, Line, Refused},
 };
 use crate::{
     exchange::{Addressee, Answer, Content, Delivery, Haste, Letter, Post, Question, Receipt},
@@ -52,6 +52,7 @@ pub struct Bus {
     patience: Duration,
     metrics: Metrics,
     gate: Gate,
+    beat: Beat,
     addressee: OnceLock<Weak<dyn Addressee>>,
     lines: Mutex<HashMap<NodeId, Arc<Line>>>,
     streams: AtomicU64,
@@ -95,6 +96,7 @@ impl Bus {
         patience: Duration,
         metrics: Metrics,
         gate: Gate,
+        beat: Beat,
         others: Arc<RwLock<Vec<NodeId>>>,
     ) -> Arc<Self> {
         gate.shut();
@@ -104,6 +106,7 @@ impl Bus {
             patience,
             metrics,
             gate,
+            beat,
             addressee: OnceLock::new(),
             lines: Mutex::default(),
             streams: AtomicU64::new(1),
@@ -128,8 +131,8 @@ impl Bus {
         let _ = self.connections.set(Arc::downgrade(connections));
     }
 
-    fn channel(&self, node: NodeId) -> String {
-        format!("{}:{{{node}}}:bus", self.prefix)
+    fn channel(&self, node: NodeId) -> Channel {
+        Channel::new(format!("{}:{{{node}}}:bus", self.prefix))
     }
 
     fn next_stream(&self) -> u64 {
@@ -138,7 +141,8 @@ impl Bus {
 
     fn line(&self, node: NodeId) -> Arc<Line> {
         let mut lines = lock(&self.lines);
-        Arc::clone(lines.entry(node).or_insert_with(|| Arc::new(Line::new(node, self.next_stream(), Instant::now()))))
+        let new = || Arc::new(Line::new(self.channel(node), self.next_stream(), Instant::now()));
+        Arc::clone(lines.entry(node).or_insert_with(new))
     }
 
     fn queue(&self, line: &Arc<Line>) {
@@ -154,15 +158,14 @@ impl Bus {
             now - std::mem::replace(&mut *last, now) >= ALONE
         };
         let connection = alone.then(|| self.connections.get()).flatten().and_then(Weak::upgrade);
-        let channel = self.channel(line.node);
-        let slot = topology::slot(channel.as_bytes());
-        let sent = connection.and_then(|connections| connections.now(slot)).is_some_and(|connection| {
+        let channel = &line.channel;
+        let sent = connection.and_then(|connections| connections.now(channel.slot)).is_some_and(|connection| {
             let Ok(_one_at_a_time) = line.sending.try_lock() else { return false };
             line.unqueue();
             while let Some((frame, resent)) = line.next_frame(self.node, connection.number) {
                 self.metrics.bus_resends.inc_by(resent as u64);
                 // Nearly always there is room; otherwise the task does it.
-                if connection.publisher.try_publish(&channel, &frame).is_err() {
+                if connection.publisher.try_publish(&channel.name, &frame).is_err() {
                     line.rewind();
                     line.queue();
                     return false;
@@ -415,12 +418,12 @@ impl Bus {
     }
 
     async fn send(&self, connections: &Connections, line: &Line) {
-        let channel = self.channel(line.node);
-        let Some(connection) = connections.now(topology::slot(channel.as_bytes())) else { return };
+        let channel = &line.channel;
+        let Some(connection) = connections.now(channel.slot) else { return };
         let _one_at_a_time = line.sending.lock().await;
         while let Some((frame, resent)) = line.next_frame(self.node, connection.number) {
             self.metrics.bus_resends.inc_by(resent as u64);
-            if connection.publisher.publish(&channel, &frame).await.is_err() {
+            if connection.publisher.publish(&channel.name, &frame).await.is_err() {
                 return;
             }
             self.metrics.redis_publishes.inc();
@@ -430,11 +433,10 @@ impl Bus {
     /// Keeps this node's subscription, and proves the way, for ever.
     pub async fn run_subscription(&self, connections: &Connections) {
         let channel = self.channel(self.node);
-        let slot = topology::slot(channel.as_bytes());
         let mut number = 0_u64;
         loop {
-            let connection = connections.to(slot).await;
-            let proven = self.prove(&connection, &channel, &mut number);
+            let connection = connections.to(channel.slot).await;
+            let proven = self.prove(&connection, &channel.name, &mut number);
             tokio::select! {
                 () = connection.broken() => {}
                 () = proven => connection.give_up(),
@@ -480,7 +482,7 @@ impl Bus {
             if std::mem::take(&mut first) {
                 self.gate.open();
             }
-            tokio::time::sleep_until((sent + PROOF).into()).await;
+            tokio::time::sleep_until(self.beat.after(sent.into(), PROOF)).await;
         }
     }
 }

@@ -124,7 +124,7 @@ impl AsyncPushSender for Pushes {
 }
 
 /// The connections there are.
-pub type Chart = Arc<Vec<Connection>>;
+pub type Chart = Arc<Vec<Arc<Connection>>>;
 
 /// The connections to all primaries.
 pub struct Connections {
@@ -150,12 +150,12 @@ impl Connections {
 
     /// The connection to the primary of `slot`, if there is one now.
     #[must_use]
-    pub fn now(&self, slot: u16) -> Option<Connection> {
+    pub fn now(&self, slot: u16) -> Option<Arc<Connection>> {
         usable(&self.chart.borrow(), slot)
     }
 
     /// The connection to the primary of `slot`, as soon as there is one.
-    pub async fn to(&self, slot: u16) -> Connection {
+    pub async fn to(&self, slot: u16) -> Arc<Connection> {
         let mut charts = self.chart.subscribe();
         loop {
             if let Some(connection) = usable(&charts.borrow_and_update(), slot) {
@@ -207,7 +207,8 @@ impl Connections {
 
     /// One look at who the primaries are, and a try to reach those that are not reached.
     async fn look(&self) -> Result<(), TopologyError> {
-        let have: Vec<Connection> = self.chart.borrow().iter().filter(|known| !known.is_broken()).cloned().collect();
+        let have: Vec<Arc<Connection>> =
+            self.chart.borrow().iter().filter(|known| !known.is_broken()).cloned().collect();
         self.chart.send_replace(Arc::new(have.clone()));
         let primaries = self.deployment.primaries(CONNECT).await?;
         let mut error = None;
@@ -215,12 +216,12 @@ impl Connections {
             let known = have.iter().find(|known| known.primary.address() == primary.address()).cloned();
             async move {
                 match known {
-                    Some(known) => Ok(Connection { primary, ..known }),
+                    Some(known) => Ok(Arc::new(Connection { primary, ..Connection::clone(&known) })),
                     None => self.connect(primary).await,
                 }
             }
         });
-        let connections: Vec<Connection> = futures_util::future::join_all(attempts)
+        let connections: Vec<Arc<Connection>> = futures_util::future::join_all(attempts)
             .await
             .into_iter()
             .filter_map(|made| made.map_err(|failed| error = Some(failed)).ok())
@@ -232,7 +233,7 @@ impl Connections {
         error.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    async fn connect(&self, primary: Primary) -> Result<Connection, RedisError> {
+    async fn connect(&self, primary: Primary) -> Result<Arc<Connection>, RedisError> {
         let broken = CancellationToken::new();
         let config = |on_push: Option<OnPush>| {
             AsyncConnectionConfig::new()
@@ -258,7 +259,9 @@ impl Connections {
             .inspect_err(|_| broken.cancel())?;
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let turns = Arc::new(Semaphore::new(TURNS));
-        Ok(Connection { number, control, turns, publisher, subscriber, _publisher: other_half, primary, broken })
+        let connection =
+            Connection { number, control, turns, publisher, subscriber, _publisher: other_half, primary, broken };
+        Ok(Arc::new(connection))
     }
 
     /// Returns when a connection broke, or it is time to look again.
@@ -272,6 +275,6 @@ impl Connections {
     }
 }
 
-fn usable(chart: &Chart, slot: u16) -> Option<Connection> {
+fn usable(chart: &Chart, slot: u16) -> Option<Arc<Connection>> {
     chart.iter().find(|connection| connection.primary.has(slot) && !connection.is_broken()).cloned()
 }

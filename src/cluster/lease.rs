@@ -27,6 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    beat::Beat,
     connection::{Connection, Connections},
     gate::Gate,
     scripts::{self, CallError, Operation, number, text},
@@ -61,6 +62,8 @@ pub struct Shared {
     pub grace: Duration,
     /// How long what is kept for whoever comes is of use.
     pub keep_age: Duration,
+    /// When leases are renewed.
+    pub beat: Beat,
     /// To Redis.
     pub connections: Arc<Connections>,
     /// The node's metrics.
@@ -131,7 +134,7 @@ impl Names {
 /// A lease, over one connection.
 #[derive(Debug)]
 struct Standing {
-    connection: Connection,
+    connection: Arc<Connection>,
     epoch: String,
     lease: u64,
     lease_text: String,
@@ -628,7 +631,7 @@ impl Partition {
     }
 
     /// Waits for a connection, and for the end of what is relied on.
-    async fn next_connection(&self, memory: &mut Memory) -> Connection {
+    async fn next_connection(&self, memory: &mut Memory) -> Arc<Connection> {
         loop {
             let until = memory.until;
             tokio::select! {
@@ -639,7 +642,7 @@ impl Partition {
     }
 
     /// Enters over `connection` and renews until that does not do any more.
-    async fn stay(&self, connection: &Connection, memory: &mut Memory) -> Result<End, CallError> {
+    async fn stay(&self, connection: &Arc<Connection>, memory: &mut Memory) -> Result<End, CallError> {
         if memory.until.is_some_and(|until| until <= Instant::now()) {
             self.lapse(memory);
         }
@@ -692,15 +695,15 @@ impl Partition {
                 // Another epoch began and is known by its number only at the next renewal.
                 return Ok(End::Changed);
             }
-            let pace = if again || more {
-                Duration::ZERO
+            let next = if again || more {
+                sent
             } else if usable {
-                self.shared.settings.renew
+                self.shared.beat.after(sent, self.shared.settings.renew)
             } else {
-                self.shared.settings.renew / 5
+                sent + self.shared.settings.renew / 5
             };
             tokio::select! {
-                () = tokio::time::sleep_until(sent + pace) => {}
+                () = sleep_until(next) => {}
                 () = self.poke.notified() => {}
                 () = connection.broken() => return Ok(End::Broken),
             }
@@ -724,7 +727,7 @@ impl Partition {
         operation.call(connection, &self.names.fixed(), arguments, patience, &self.shared.metrics).await
     }
 
-    async fn enter(&self, connection: &Connection, memory: &mut Memory) -> Result<Standing, CallError> {
+    async fn enter(&self, connection: &Arc<Connection>, memory: &mut Memory) -> Result<Standing, CallError> {
         memory.token += 1;
         let token = memory.token.to_string();
         let (lease, ttl) = (memory.lease.to_string(), self.shared.settings.lease.as_millis().to_string());

@@ -18,7 +18,10 @@ use std::{
 
 use bytes::Bytes;
 
-use super::frame::{self, Head};
+use super::{
+    frame::{self, Head},
+    topology,
+};
 use crate::{
     exchange::{Delivery, Receipt},
     id::NodeId,
@@ -38,11 +41,28 @@ const SEND_AGAIN: Duration = Duration::from_millis(1500);
 /// Not more often is the same sent again on request.
 const REWIND: Duration = Duration::from_millis(200);
 
+/// Where a node hears what others publish for it.
+#[derive(Debug)]
+pub struct Channel {
+    /// What it is called.
+    pub name: String,
+    /// Its slot of a Redis Cluster.
+    pub slot: u16,
+}
+
+impl Channel {
+    /// The channel of that name.
+    #[must_use]
+    pub fn new(name: String) -> Self {
+        Self { slot: topology::slot(name.as_bytes()), name }
+    }
+}
+
 /// The two directions between this node and another.
 #[derive(Debug)]
 pub struct Line {
-    /// The other node.
-    pub node: NodeId,
+    /// Where the other node hears.
+    pub channel: Channel,
     outgoing: Mutex<Outgoing>,
     incoming: Mutex<Incoming>,
     /// Held by whoever takes frames and sends them: they are to leave in their order.
@@ -128,11 +148,11 @@ pub enum Refused {
 }
 
 impl Line {
-    /// A line to `node`, whose first stream has that number.
+    /// A line to whom `channel` belongs to, whose first stream has that number.
     #[must_use]
-    pub fn new(node: NodeId, stream: u64, now: Instant) -> Self {
+    pub fn new(channel: Channel, stream: u64, now: Instant) -> Self {
         Self {
-            node,
+            channel,
             outgoing: Mutex::new(Outgoing {
                 stream,
                 base: 0,
@@ -453,6 +473,10 @@ mod tests {
 
     use super::*;
 
+    fn channel() -> Channel {
+        Channel::new("a:{b}:bus".to_owned())
+    }
+
     type Told = Arc<Mutex<Vec<(u32, Delivery)>>>;
 
     /// Two nodes, and what each was given to send and has received.
@@ -469,7 +493,7 @@ mod tests {
         fn new(now: Instant) -> Self {
             let nodes = [NodeId::random(), NodeId::random()];
             Self {
-                ends: [Line::new(nodes[1], 1, now), Line::new(nodes[0], 1, now)],
+                ends: [Line::new(channel(), 1, now), Line::new(channel(), 1, now)],
                 nodes,
                 streams: AtomicU64::new(2),
                 received: Default::default(),
@@ -574,7 +598,7 @@ mod tests {
             }
         }
         // One end forgets, as of a node whose lease ended.
-        pair.ends[1] = Line::new(pair.nodes[0], pair.streams.fetch_add(1, Ordering::SeqCst), now);
+        pair.ends[1] = Line::new(channel(), pair.streams.fetch_add(1, Ordering::SeqCst), now);
         pair.send(0, now);
         for _ in 0..4 {
             for end in 0..2 {
@@ -619,7 +643,7 @@ mod tests {
     #[test]
     fn what_waits_for_one_node_is_bounded() {
         let now = Instant::now();
-        let line = Line::new(NodeId::random(), 1, now);
+        let line = Line::new(channel(), 1, now);
         let mut taken = 0;
         while line.push(vec![0; 1 << 20], false, true, None, now).is_ok() {
             taken += 1;

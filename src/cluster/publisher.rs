@@ -6,6 +6,7 @@
 //! to the socket: the crate would keep a place for an answer to each.
 
 use std::{
+    fmt::Write as _,
     io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -87,7 +88,7 @@ impl Publisher {
         let (crates, driver) = MultiplexedConnection::new_with_config(settings, both, config).await?;
         tokio::spawn(driver);
         publisher
-            .write(&redis::cmd("CLIENT").arg("REPLY").arg("OFF").get_packed_command())
+            .write_whole(&redis::cmd("CLIENT").arg("REPLY").arg("OFF").get_packed_command())
             .map_err(|_| RedisError::from((ErrorKind::Io, "the connection has ended")))?;
         Ok((publisher, crates))
     }
@@ -97,7 +98,7 @@ impl Publisher {
     /// # Errors
     /// [`NotTaken`]: nothing of it was, or will be, sent.
     pub fn try_publish(&self, channel: &str, message: &[u8]) -> Result<(), NotTaken> {
-        self.write(&redis::cmd("SPUBLISH").arg(channel).arg(message).get_packed_command())
+        self.write(channel.len() + message.len(), |pending| append_publish(pending, channel, message))
     }
 
     /// Publishes to a channel (`SPUBLISH`), as soon as there is room.
@@ -115,15 +116,20 @@ impl Publisher {
         }
     }
 
-    fn write(&self, request: &[u8]) -> Result<(), NotTaken> {
+    fn write_whole(&self, request: &[u8]) -> Result<(), NotTaken> {
+        self.write(request.len(), |pending| pending.extend_from_slice(request))
+    }
+
+    /// Writes what `append` appends, which is some `bytes`.
+    fn write(&self, bytes: usize, append: impl FnOnce(&mut BytesMut)) -> Result<(), NotTaken> {
         let mut out = self.out();
         if out.broken {
             return Err(NotTaken::Broken);
         }
-        if !out.pending.is_empty() && out.pending.len() + request.len() > PENDING {
+        if !out.pending.is_empty() && out.pending.len() + bytes > PENDING {
             return Err(NotTaken::Full);
         }
-        out.pending.extend_from_slice(request);
+        append(&mut out.pending);
         if !out.waiting {
             // Nearly always the socket takes it at once.
             match out.poll_flush(&mut Context::from_waker(Waker::noop())) {
@@ -189,6 +195,18 @@ impl Out {
     }
 }
 
+/// `SPUBLISH channel message`, as a request is written
+/// ([RESP](https://redis.io/docs/latest/develop/reference/protocol-spec/)): one for each message, so in one piece and in place.
+fn append_publish(pending: &mut BytesMut, channel: &str, message: &[u8]) {
+    const AROUND: usize = 64;
+    pending.reserve(channel.len() + message.len() + AROUND);
+    let (channel_bytes, message_bytes) = (channel.len(), message.len());
+    // There is always room in memory.
+    let _ = write!(pending, "*3\r\n$8\r\nSPUBLISH\r\n${channel_bytes}\r\n{channel}\r\n${message_bytes}\r\n");
+    pending.extend_from_slice(message);
+    pending.extend_from_slice(b"\r\n");
+}
+
 /// What the crate holds.
 struct Both {
     incoming: ReadHalf<Box<dyn Io>>,
@@ -208,7 +226,7 @@ impl AsyncRead for Both {
 impl AsyncWrite for Both {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         // The greeting: a few short requests.
-        Poll::Ready(self.outgoing.write(buf).map(|()| buf.len()).map_err(|_| io::ErrorKind::BrokenPipe.into()))
+        Poll::Ready(self.outgoing.write_whole(buf).map(|()| buf.len()).map_err(|_| io::ErrorKind::BrokenPipe.into()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -239,4 +257,19 @@ async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
     Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_published_in_the_words_of_the_crate() {
+        let mut pending = BytesMut::new();
+        for message in [&b""[..], b"\r\n\0", &vec![0xff; 70_000]] {
+            append_publish(&mut pending, "duet:{n\u{e9}}:bus", message);
+            let words = redis::cmd("SPUBLISH").arg("duet:{n\u{e9}}:bus").arg(message).get_packed_command();
+            assert_eq!(pending.split(), words);
+        }
+    }
 }
