@@ -90,6 +90,11 @@ impl Cluster {
             going: CancellationToken::new(),
             addressee: OnceLock::new(),
             on_view: Box::new(on_view(node, Arc::clone(&bus), Arc::clone(&others), metrics.clone())),
+            absence: Mutex::default(),
+            on_return: {
+                let bus = Arc::clone(&bus);
+                Box::new(move || bus.begin_anew())
+            },
         });
         let partitions: Vec<_> =
             (0..count).map(|index| Arc::new(Partition::new(&redis.prefix, index, Arc::clone(&shared)))).collect();

@@ -256,8 +256,19 @@ impl Bus {
             }
             stays
         });
+        self.end(&gone);
+    }
+
+    /// The other nodes had forgotten this one, and know it again: they would not know what the next message follows on.
+    pub fn begin_anew(&self) {
+        let lines: Vec<_> = lock(&self.lines).values().cloned().collect();
+        self.end(&lines);
+    }
+
+    /// Nothing that waits on these lines will have a receipt.
+    fn end(&self, lines: &[Arc<Line>]) {
         let mut due = Vec::new();
-        for line in gone {
+        for line in lines {
             let freed = line.end(self.next_stream(), Instant::now(), &mut due);
             self.freed(freed);
         }

@@ -13,7 +13,7 @@
 //! * Nobody is seated unless the last renewal said that all is settled and that every other node knows of this one.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -52,6 +52,28 @@ const CHORES: usize = 500;
 /// Takes the number of a partition and the nodes it sees.
 pub type OnView = Box<dyn Fn(u16, &[NodeId]) + Send + Sync>;
 
+/// Of which partitions the lease of this node has ended, until it can seat peers there again. When it has ended in all of
+/// them, the other nodes forget this one.
+#[derive(Debug, Default)]
+pub struct Absence {
+    ended: HashSet<u16>,
+    forgotten: bool,
+}
+
+impl Absence {
+    /// The lease has ended in `partition`, one `of` so many.
+    fn begin(&mut self, partition: u16, of: u16) {
+        self.ended.insert(partition);
+        self.forgotten |= self.ended.len() >= of.into();
+    }
+
+    /// Peers can be seated in `partition`, so every other node knows this one; tells whether they had forgotten it.
+    fn end(&mut self, partition: u16) -> bool {
+        self.ended.remove(&partition);
+        std::mem::take(&mut self.forgotten)
+    }
+}
+
 /// What partitions share.
 pub struct Shared {
     /// This node.
@@ -76,6 +98,10 @@ pub struct Shared {
     pub going: CancellationToken,
     /// Told of every change of the nodes that a partition sees.
     pub on_view: OnView,
+    /// Where there is no lease.
+    pub absence: Mutex<Absence>,
+    /// Told when the other nodes know this one again and had forgotten it, before any peer is seated.
+    pub on_return: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Shared {
@@ -688,6 +714,9 @@ impl Partition {
                 // Not earlier: until then, this node cannot say who else may seat peers.
                 memory.could_seat = true;
                 memory.epoch.clone_from(&standing.epoch);
+                if self.absence().end(self.index) {
+                    (self.shared.on_return)();
+                }
                 self.phase.send_replace(Phase::Usable(Arc::clone(&standing)));
                 self.shared.gate.open();
                 self.shared.metrics.leases.inc();
@@ -866,6 +895,7 @@ impl Partition {
         memory.until = None;
         memory.could_seat = false;
         self.set_away();
+        self.absence().begin(self.index, self.partitions());
         // Answers that come now are of no use.
         self.held().lease = 0;
         self.lose_the_unprovable("lapsed");
@@ -874,6 +904,7 @@ impl Partition {
     /// Under this lease nothing is held yet.
     fn start_anew(&self, lease: u64) {
         self.held().lease = lease;
+        self.absence().begin(self.index, self.partitions());
         self.lose_the_unprovable("lost");
     }
 
@@ -1019,6 +1050,10 @@ impl Partition {
             self.shared.gate.shut();
             self.shared.metrics.leases.dec();
         }
+    }
+
+    fn absence(&self) -> MutexGuard<'_, Absence> {
+        self.shared.absence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {

@@ -292,6 +292,41 @@ async fn a_node_cut_off_for_12_seconds_closes_what_it_cannot_prove_before_others
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_news_of_a_node_that_was_cut_off_arrive() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let other = NodeProcess::start(&redis.url(), &quick()).await;
+    let (cut, proxy) = behind_proxy(&redis, &quick()).await;
+    other.until_ready().await;
+    cut.until_ready().await;
+    let (mut a, mut b) = (Client::connect_to(other.public).await, Client::connect_to(cut.public).await);
+    seat(&mut a, &mut b, "r").await;
+    for n in 0..3 {
+        assert_eq!(a.call(&json!(["message", n])).await, json!({"ok": true}));
+        assert_eq!(b.call(&json!(["message", n])).await, json!({"ok": true}));
+    }
+    // Nothing waits to be sent to the other node.
+    assert_eq!(b.call(&json!(["bye", "r"])).await["ok"], true);
+    a.until("bye").await;
+    let mut waits = Client::connect_to(other.public).await;
+    assert_eq!(waits.call(&json!(["create or join", "next"])).await["outcome"], "created");
+    proxy.set(Mode::Cut);
+    let other = &other;
+    wait_until("the other node has forgotten it", || async move { other.metric("duet_nodes").await < 1.5 }).await;
+    let mut comes = Client::connect_to(cut.public).await;
+    // Asked for while the node finds its way back, and told as soon as it can seat anybody.
+    let joining = async { call_until_available(&mut comes, &json!(["create or join", "next"])).await };
+    let ((), answer) = tokio::join!(async { proxy.set(Mode::Pass) }, joining);
+    assert_eq!(answer["outcome"], "joined", "{answer}");
+    let joined = Instant::now();
+    waits.until("join").await;
+    println!("node cut off: its first news arrived after {:.1?}", joined.elapsed());
+    assert_eq!(comes.call(&json!(["message", 1])).await, json!({"ok": true}));
+    assert_eq!(waits.until("message").await, [json!(1)]);
+    assert_eq!(waits.call(&json!(["message", 2])).await, json!({"ok": true}));
+    assert_eq!(comes.until("message").await, [json!(2)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_keeping_pairs_a_node_cut_off_closes_those_as_well() {
     let redis = Redis::start(RedisOptions::default()).await;
     let mut settings = quick();

@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    fmt::Write as _,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -148,6 +149,39 @@ impl History {
         wrong
     }
 
+    /// Whoever heard that message, and the sender: when they came and went since the first of them did, with what happened then.
+    fn told_of(&self, sender: u64, number: u64) -> String {
+        let concerned = |session: &&Session| {
+            session.number == sender || session.heard.iter().any(|(from, _, n)| (*from, *n) == (sender, number))
+        };
+        let all: Vec<_> = self.sessions.iter().filter(concerned).collect();
+        let Some(began) = all.iter().map(|session| session.from).min() else { return String::new() };
+        let at = |instant: Instant| {
+            format!("{:+.3}", instant.duration_since(began).as_secs_f64() - began.duration_since(instant).as_secs_f64())
+        };
+        let mut text = String::new();
+        let rooms: Vec<_> = self.sessions.iter().filter(|one| one.room == all[0].room).collect();
+        for one in rooms.iter().filter(|one| one.to + LEASE > began && one.from < began + LEASE * 5) {
+            let heard = one.heard.iter().filter(|(from, ..)| *from == sender).map(|(_, _, n)| *n).collect::<Vec<_>>();
+            let _ = write!(
+                text,
+                "\n  {} on {} of seat ..{} from {} to {}, told {}, sent {:?}, kept {}, heard of it {heard:?}",
+                one.number,
+                one.node,
+                &one.seat[one.seat.len().saturating_sub(6)..],
+                at(one.from),
+                at(one.to),
+                one.told,
+                one.sent.iter().map(|(n, when)| format!("{n} {}", at(*when))).collect::<Vec<_>>(),
+                one.kept.len(),
+            );
+        }
+        for fault in &self.faults {
+            let _ = write!(text, "\n  {:?} {} from {} to {}", fault.kind, fault.node, at(fault.from), at(fault.to));
+        }
+        text
+    }
+
     fn check(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         let by_number: HashMap<u64, &Session> = self.sessions.iter().map(|session| (session.number, session)).collect();
@@ -184,7 +218,7 @@ impl History {
                     wrong.push(format!("{} heard {sender}'s {number} again or too late", session.number));
                 }
                 if heard_by.insert((*sender, *number), session.number).is_some_and(|before| before != session.number) {
-                    wrong.push(format!("{sender}'s {number} was heard by two"));
+                    wrong.push(format!("{sender}'s {number} was heard by two: {}", self.told_of(*sender, *number)));
                 }
             }
         }
@@ -436,7 +470,7 @@ where
         history.sessions.len()
     );
     let wrong = history.check();
-    assert!(wrong.is_empty(), "{} violations, the first: {:#?}", wrong.len(), &wrong[..wrong.len().min(10)]);
+    assert!(wrong.is_empty(), "{} violations, the first: {}", wrong.len(), wrong[..wrong.len().min(3)].join("\n"));
     assert!(history.sessions.len() > 100 && sent > 1000 && heard > 1000 && resumed > 30, "too little happened");
 }
 
