@@ -8,7 +8,8 @@
 //! while he holds the outgoing half.
 //!
 //! A *stream* is one numbering of records. A node that has forgotten the other (whose lease ended) begins a new one; the
-//! other notices and does so too, and what had no receipt by then is `Unavailable`.
+//! other does so too, as soon as it is known again ([`super::lease::Absence`]) or when it notices, and what had no receipt by
+//! then is `Unavailable`.
 
 use std::{
     collections::VecDeque,
