@@ -108,9 +108,9 @@ The bare cluster is `loadtest/src/bin/bare-cluster.rs`, the floor: bare relays o
 connection that Redis does not answer on, one plain subscription a node; no Socket.IO, no heartbeats, no receipts, no leases. What it
 costs more on 8 nodes than on 2 is what more processes cost on the same cores, whoever wrote them.
 
-8 nodes are compared with 2 in two ways that have an aim: with as many messages in all, at the rate that the reference gets through on
-8, and with as many a node (*busy* on 8 against the other rate on 2). How *busy* compares on both is shown as well: 2 nodes then find
-several messages each time they look, and 8 seldom do. See [SCALING.md](SCALING.md#what-more-nodes-cost-a-message).
+8 nodes are compared with 2 in three ways: with as many messages in all, at the rate that the reference gets through on 8 and at *busy*,
+where 2 nodes find several messages each time they look, and 8 seldom do; and with as many a node (*busy* on 8 against the other rate on
+2). See [SCALING.md](SCALING.md#what-more-nodes-cost-a-message).
 
 *Silent* is one node that holds 18,000 sockets in their rooms. What its lease costs is looked for between heartbeats
 (`timeouts.ping_interval` is 10 minutes there): a heartbeat of all of them costs many times that, and as much without Redis.
