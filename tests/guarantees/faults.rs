@@ -318,7 +318,7 @@ async fn the_first_news_of_a_node_that_was_cut_off_arrive() {
     let ((), answer) = tokio::join!(async { proxy.set(Mode::Pass) }, joining);
     assert_eq!(answer["outcome"], "joined", "{answer}");
     let joined = Instant::now();
-    waits.until("join").await;
+    tokio::time::timeout(PATIENCE, waits.until("join")).await.expect("told of who came");
     println!("node cut off: its first news arrived after {:.1?}", joined.elapsed());
     assert_eq!(comes.call(&json!(["message", 1])).await, json!({"ok": true}));
     assert_eq!(waits.until("message").await, [json!(1)]);
