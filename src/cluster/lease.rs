@@ -52,24 +52,30 @@ const CHORES: usize = 500;
 /// Takes the number of a partition and the nodes it sees.
 pub type OnView = Box<dyn Fn(u16, &[NodeId]) + Send + Sync>;
 
-/// Of which partitions the lease of this node has ended, until it can seat peers there again. When it has ended in all of
-/// them, the other nodes forget this one.
+/// Of which partitions the lease of this node has ended, or may have, until it can seat peers there again. When it has ended
+/// in all of them, the other nodes forget this one.
 #[derive(Debug, Default)]
 pub struct Absence {
-    ended: HashSet<u16>,
+    without: HashSet<u16>,
     forgotten: bool,
 }
 
 impl Absence {
+    /// The lease may have ended in `partition`. Redis may still say that it is held: then nobody has forgotten anything, and
+    /// what waits for other nodes is still to be told.
+    fn begin(&mut self, partition: u16) {
+        self.without.insert(partition);
+    }
+
     /// The lease has ended in `partition`, one `of` so many.
-    fn begin(&mut self, partition: u16, of: u16) {
-        self.ended.insert(partition);
-        self.forgotten |= self.ended.len() >= of.into();
+    fn confirm(&mut self, partition: u16, of: u16) {
+        self.without.insert(partition);
+        self.forgotten |= self.without.len() >= of.into();
     }
 
     /// Peers can be seated in `partition`, so every other node knows this one; tells whether they had forgotten it.
     fn end(&mut self, partition: u16) -> bool {
-        self.ended.remove(&partition);
+        self.without.remove(&partition);
         std::mem::take(&mut self.forgotten)
     }
 }
@@ -895,7 +901,7 @@ impl Partition {
         memory.until = None;
         memory.could_seat = false;
         self.set_away();
-        self.absence().begin(self.index, self.partitions());
+        self.absence().begin(self.index);
         // Answers that come now are of no use.
         self.held().lease = 0;
         self.lose_the_unprovable("lapsed");
@@ -904,7 +910,7 @@ impl Partition {
     /// Under this lease nothing is held yet.
     fn start_anew(&self, lease: u64) {
         self.held().lease = lease;
-        self.absence().begin(self.index, self.partitions());
+        self.absence().confirm(self.index, self.partitions());
         self.lose_the_unprovable("lost");
     }
 
@@ -1146,4 +1152,26 @@ fn taken(answer: &[Value]) -> Result<Vec<Taken>, CallError> {
     };
     let (seats, rest) = answer[1..].as_chunks::<5>();
     if rest.is_empty() { seats.iter().map(seat).collect() } else { Err(CallError::Form) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_was_forgotten_when_its_lease_is_known_to_have_ended_everywhere() {
+        let mut absence = Absence::default();
+        // It was only late: the lease is held.
+        absence.begin(0);
+        assert!(!absence.end(0));
+        absence.begin(0);
+        absence.confirm(0, 1);
+        assert!(absence.end(0) && !absence.end(0));
+        // One of two, and then both.
+        absence.confirm(1, 2);
+        assert!(!absence.end(1));
+        absence.begin(0);
+        absence.confirm(1, 2);
+        assert!(absence.end(1) && !absence.end(0));
+    }
 }
