@@ -64,7 +64,7 @@ impl Pace {
                 }
             } else {
                 let since = *self.since.get_or_insert(now);
-                if beyond > MOST_DEBT || now.since(since) > longest {
+                if beyond > MOST_DEBT.min(longest) || now.since(since) > longest {
                     return if self.excess.take(1, terms, now).is_ok() { Verdict::Refuse } else { Verdict::Close };
                 }
                 hold = beyond;
@@ -260,6 +260,14 @@ mod tests {
         // It waits a little, and is on good terms again.
         now = now.after(Duration::from_secs(5));
         assert!((0..400).all(|_| pace.event(None, &terms, LONGEST, now) == Verdict::Pass));
+    }
+
+    #[test]
+    fn nobody_is_held_for_longer_than_its_heartbeats_may_wait() {
+        let (mut pace, terms, longest) = (Pace::default(), events("20/s burst 50"), Duration::from_millis(500));
+        let verdicts: Vec<_> = (0..100).map(|_| pace.event(None, &terms, longest, Moment(0))).collect();
+        assert!(verdicts.iter().all(|verdict| !matches!(verdict, Verdict::Hold(hold, _) if *hold > longest)));
+        assert_eq!(verdicts.iter().position(|verdict| *verdict == Verdict::Refuse), Some(60));
     }
 
     #[test]

@@ -349,7 +349,7 @@ on_one_node_and_on_three!(
 async fn what_is_remembered_is_bounded_and_forgotten() {
     let bounds = [("DUET_SEATS__KEEP_MESSAGES", "8"), ("DUET_SEATS__KEEP_BYTES", "40000")];
     let ages =
-        [("DUET_TIMEOUTS__PING_INTERVAL", "1s"), ("DUET_TIMEOUTS__PING_TIMEOUT", "1s"), ("DUET_SEATS__GRACE", "1s")];
+        [("DUET_TIMEOUTS__PING_INTERVAL", "1s"), ("DUET_TIMEOUTS__PING_TIMEOUT", "3s"), ("DUET_SEATS__GRACE", "1s")];
     let node = node(&[bounds.as_slice(), &ages].concat()).await;
     let (mut a, mut b) = (Client::connect(&node).await, Client::connect(&node).await);
     let (_, token) = pair(&mut a, &mut b).await;

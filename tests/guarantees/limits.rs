@@ -211,30 +211,35 @@ async fn a_socket_that_sends_much_too_fast_is_told_then_closed_and_its_peer_hear
         a.emit(&json!(["message", n])).await;
     }
     let mut told = Vec::new();
-    loop {
-        match a.hear().await {
-            Heard::Event(name, arguments) if name == "rejected" => told.push(arguments[0]["code"].clone()),
-            Heard::Closed => break,
-            heard => panic!("{heard:?}"),
+    let closed = async {
+        loop {
+            match a.hear().await {
+                Heard::Event(name, arguments) if name == "rejected" => told.push(arguments[0]["code"].clone()),
+                Heard::Closed => break,
+                heard => panic!("{heard:?}"),
+            }
         }
-    }
-    assert!(told.len() > 50 && told.iter().all(|code| code == "too_fast"), "{told:?}");
-    // What was served arrived in order, and then the end.
+    };
+    // What was served arrives in order, and then the end. The peer listens all the while: it has pings to answer.
     let mut last = -1;
-    loop {
-        match b.hear().await {
-            Heard::Event(name, arguments) if name == "message" => {
-                let n = arguments[0].as_i64().expect("a number");
-                assert!(n > last, "{n} after {last}");
-                last = n;
+    let left = async {
+        loop {
+            match b.hear().await {
+                Heard::Event(name, arguments) if name == "message" => {
+                    let n = arguments[0].as_i64().expect("a number");
+                    assert!(n > last, "{n} after {last}");
+                    last = n;
+                }
+                Heard::Event(name, arguments) if name == "bye" => {
+                    assert_eq!(arguments[1]["reason"], "protocol_error");
+                    break;
+                }
+                heard => panic!("{heard:?}"),
             }
-            Heard::Event(name, arguments) if name == "bye" => {
-                assert_eq!(arguments[1]["reason"], "protocol_error");
-                break;
-            }
-            heard => panic!("{heard:?}"),
         }
-    }
+    };
+    tokio::join!(closed, left);
+    assert!(told.len() > 50 && told.iter().all(|code| code == "too_fast"), "{told:?}");
     assert!(last >= 49, "{last}");
     assert_eq!(limited(&node, "events", "close").await, 1);
     assert!(limited(&node, "events", "refusal").await >= told.len() as u64);
