@@ -5,9 +5,11 @@
 //! stands beside it.
 //!
 //! What two and eight nodes cost at least is shown by as many bare relays that Redis joins: how much of the growth is duet's
-//! own, and how much is that of more processes with less to do each.
+//! own, and how much is that of more processes with less to do each. For that all of them run at once and are loaded in
+//! [`turns`].
 
 pub(super) mod system;
+mod turns;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +17,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use self::system::{Cluster, System, require};
+use self::turns::Turns;
 use super::{
     Outcome, REPEATS, REST, Subject, at_least_one, beside, count, disturbed, each, idle, join, micros, pairs, relay,
 };
@@ -26,8 +29,9 @@ use crate::table::{Figure, Table, Target as Most};
 
 /// Several nodes against as many of the reference, in one run.
 ///
-/// The reference is the lesson's server with Socket.IO's Redis adapter. Bare relays between nodes, on 2 and 8, are the floor. Each cluster gets a redis-server of its own; one node of
-/// duet alone gets none. Exit status: 0 when every target holds, 1 when one does not or a message went astray, 2 when it could
+/// The reference is the lesson's server with Socket.IO's Redis adapter. Bare relays between nodes are the floor. Each cluster
+/// gets a redis-server of its own; one node of duet alone gets none. What more nodes cost a message is measured in turns, with all
+/// clusters that are compared running at once. Exit status: 0 when every target holds, 1 when one does not or a message went astray, 2 when it could
 /// not run.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
@@ -55,6 +59,12 @@ pub struct Options {
     /// How often each cluster is started
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// How often each is loaded of those that are compared in turns; 0 leaves that out
+    #[arg(long, default_value_t = 8)]
+    turns: u32,
+    /// Seconds of messages measured in each turn
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
+    turn_seconds: u64,
     /// Rooms of two sockets; a multiple of 56 uses all pairs of 8 nodes alike
     #[arg(long, default_value_t = 1_120, value_parser = at_least_one)]
     rooms: usize,
@@ -111,6 +121,8 @@ const RENEWALS: Most = Most::Value(10.0);
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 struct Plan {
     relay: relay::Plan,
+    /// Nothing when there are no two numbers of nodes to compare.
+    turns: Option<turns::Plan>,
     idle: Duration,
     hold_sockets: usize,
     hold: Duration,
@@ -148,6 +160,7 @@ struct Held {
 #[derive(Default, serde::Serialize)]
 struct Measured {
     series: Vec<Series>,
+    turns: Turns,
     hold: Held,
 }
 
@@ -168,7 +181,8 @@ struct Report<'a> {
 #[expect(clippy::print_stdout, reason = "where it runs stands above the tables")]
 pub async fn run(options: &Options) -> anyhow::Result<Outcome> {
     let plan = options.plan();
-    limits::allow_sockets(plan.hold_sockets.max(plan.relay.rooms * 2))?;
+    // In turns, four clusters have their sockets at once.
+    limits::allow_sockets(plan.hold_sockets.max(plan.relay.rooms * 2 * 4))?;
     let mut systems = Vec::new();
     if !options.skip_duet {
         systems.push(System::Duet(beside(options.duet.clone(), "duet")?));
@@ -205,7 +219,18 @@ pub async fn run(options: &Options) -> anyhow::Result<Outcome> {
 
 impl Options {
     fn plan(&self) -> Plan {
+        let counts = self.node_counts();
+        let or = |nodes, other: Option<&usize>| Some(nodes).filter(|nodes| counts.contains(nodes)).or(other.copied());
+        let few_and_many = or(FEW, counts.first()).zip(or(MANY, counts.last())).filter(|(few, many)| few < many);
         Plan {
+            turns: few_and_many.filter(|_| self.turns > 0).map(|(few, many)| turns::Plan {
+                turns: self.turns,
+                duration: Duration::from_secs(self.turn_seconds),
+                few,
+                many,
+                rate: self.rate,
+                busy_rate: self.rate.saturating_mul(TIMES),
+            }),
             relay: relay::Plan {
                 rooms: self.rooms,
                 bytes: self.message_bytes,
@@ -218,10 +243,6 @@ impl Options {
             hold_sockets: pairs(self.hold_sockets),
             hold: Duration::from_secs(self.hold_seconds),
         }
-    }
-
-    fn busy_rate(&self) -> u32 {
-        self.rate.saturating_mul(TIMES)
     }
 
     /// In ascending order, each once.
@@ -241,13 +262,11 @@ async fn measure_all(
 ) -> anyhow::Result<()> {
     for round in 1..=options.rounds {
         for nodes in options.node_counts() {
-            for system in systems {
-                for (name, plan) in runs(options, plan, system, nodes) {
-                    let label = label(name, nodes);
-                    eprintln!("round {round} of {}: {label}", options.rounds);
-                    let figures = measure_unspoilt(options, &plan, system, nodes).await.context(label)?;
-                    measured.add(name, nodes, figures);
-                }
+            for system in systems.iter().filter(|system| !matches!(system, System::Bare(_))) {
+                let label = label(system.name(), nodes);
+                eprintln!("round {round} of {}: {label}", options.rounds);
+                let figures = measure_unspoilt(options, plan, system, nodes).await.context(label)?;
+                measured.add(system.name(), nodes, figures);
             }
         }
         if let (1.., Some(duet @ System::Duet(_))) = (plan.hold_sockets, systems.first()) {
@@ -263,22 +282,10 @@ async fn measure_all(
             }
         }
     }
+    if let Some(turns) = &plan.turns {
+        measured.turns.take(turns, &plan.relay, systems, options.in_flight).await?;
+    }
     Ok(())
-}
-
-/// What is done to a system on so many nodes, by the name that it has in the tables then.
-fn runs(options: &Options, plan: &Plan, system: &System, nodes: usize) -> Vec<(&'static str, Plan)> {
-    let to_compare = matches!(nodes, FEW | MANY);
-    let mut runs = Vec::new();
-    if to_compare || !matches!(system, System::Bare(_)) {
-        runs.push((system.name(), *plan));
-    }
-    if let (true, Some(name)) = (to_compare, system.busy_name()) {
-        let mut busy = *plan;
-        busy.relay.rate = options.busy_rate();
-        runs.push((name, busy));
-    }
-    runs
 }
 
 /// Measures again when the generator could not keep up, which other work on the machine can cause; not without end.
@@ -305,8 +312,9 @@ async fn load(subject: &Subject, plan: &Plan) -> anyhow::Result<Figures> {
     let peers = subject.connect(sockets).await?;
     subject.processes.quiet(REST).await?;
     let (peers, seated) = join::seat(subject, peers).await?;
-    let (relay, crowd) = relay::measure(subject, &plan.relay, peers).await?;
-    let idle = idle::run(subject, &crowd, plan.idle).await?;
+    let talk = relay::Talk::of(peers);
+    let relay = talk.measure(subject, &plan.relay).await?;
+    let idle = idle::run(subject, talk.crowd(), plan.idle).await?;
     let a_join = |cpu| each(micros(cpu), sockets as u64);
     Ok(Figures {
         cpu_us_a_join: a_join(seated.used.total()),
@@ -361,6 +369,7 @@ impl Measured {
     fn others_cores(&self) -> f64 {
         let loaded = self.series.iter().flat_map(|series| &series.rounds);
         let loaded = loaded.flat_map(|figures| [figures.relay.others_cores, figures.idle.others_cores]);
+        let loaded = loaded.chain(self.turns.figures().map(|(_, figures)| figures.others_cores));
         let Held { with_redis, alone, beating } = &self.hold;
         let held = with_redis.iter().chain(alone).chain(beating).map(|figures| figures.others_cores);
         loaded.chain(held).fold(0.0, f64::max)
@@ -368,11 +377,10 @@ impl Measured {
 
     /// A line for each run in which messages did not arrive as they were sent.
     fn astray(&self) -> impl Iterator<Item = String> {
-        self.series.iter().flat_map(|series| {
-            let accounts = series.rounds.iter().map(|figures| &figures.relay.account);
-            accounts.filter(|account| !account.is_clean()).map(|account| {
-                format!("{} did not relay each message once, in order, to its peer alone: {account:?}", series.label())
-            })
+        let rounds =
+            self.series.iter().flat_map(|series| series.rounds.iter().map(|round| (series.label(), &round.relay)));
+        rounds.chain(self.turns.figures()).filter(|(_, figures)| !figures.account.is_clean()).map(|(label, figures)| {
+            format!("{label} did not relay each message once, in order, to its peer alone: {:?}", figures.account)
         })
     }
 
@@ -386,23 +394,15 @@ impl Measured {
             .iter()
             .map(|series| compared(series.nodes, on("duet", series.nodes), on("Node.js", series.nodes)))
             .collect();
-        for series in [&duet, &of(BUSY), &of(BARE_BUSY), &reference] {
+        for series in [&duet, &reference] {
             let of = |nodes| series.iter().find(|series| series.nodes == nodes);
             if let (Some(few), Some(many)) = (of(FEW).or(series.first()), of(MANY).or(series.last()))
                 && few.nodes < many.nodes
             {
-                tables.push(growth(many, few, many.system.starts_with("duet")));
+                tables.push(growth(many, few));
             }
         }
-        for (busy, system) in [(BUSY, "duet"), (BARE_BUSY, "bare cluster")] {
-            if let (Some(many), Some(few)) = (on(busy, MANY), on(system, FEW)) {
-                tables.push(growth(many, few, system == "duet"));
-            }
-        }
-        for (duet, bare) in [("duet", "bare cluster"), (BUSY, BARE_BUSY)] {
-            let both = |nodes| Some(above_floor(on(duet, nodes)?, on(bare, nodes)?));
-            tables.extend([FEW, MANY].into_iter().filter_map(both));
-        }
+        tables.extend(self.turns.tables());
         tables.extend(self.hold.table());
         tables
     }
@@ -437,34 +437,19 @@ fn compared(nodes: usize, duet: Option<&Series>, reference: Option<&Series>) -> 
     Table { left: label("duet", nodes), right: label("Node.js", nodes), rows }
 }
 
-/// The same system on many nodes and on few.
-fn growth(many: &Series, few: &Series, to_hold: bool) -> Table {
-    let target = (to_hold && (many.nodes, few.nodes) == (MANY, FEW)).then_some(GROWTH);
-    let row = |name, decimals, target, of: &dyn Fn(&Figures) -> f64| {
-        let (server, reference) = (many.each(of), few.each(of));
-        Figure { name, decimals, server, reference, compared: true, target }.summary()
-    };
-    let rows = vec![
-        row("CPU a message, µs", 1, target, &|f| f.relay.cpu_us_a_relay),
-        row("CPU a join, µs", 0, None, &|f| f.cpu_us_a_join),
-        row("CPU of silence, ms a second", 1, None, &|f| f.idle.cpu_ms_a_second()),
-    ];
-    Table { left: many.label(), right: few.label(), rows }
-}
-
-/// duet and the floor on the same number of nodes, with as much to do.
-fn above_floor(duet: &Series, bare: &Series) -> Table {
+/// The same system on many nodes and on few. What duet's messages cost more is measured in turns.
+fn growth(many: &Series, few: &Series) -> Table {
     let row = |name, decimals, of: &dyn Fn(&Figures) -> f64| {
-        let (server, reference) = (duet.each(of), bare.each(of));
+        let (server, reference) = (many.each(of), few.each(of));
         Figure { name, decimals, server, reference, compared: true, target: None }.summary()
     };
-    let rows = vec![
-        row("CPU a message, µs", 1, &|f| f.relay.cpu_us_a_relay),
-        row("  of it Redis", 1, &|f| f.relay.redis_cpu_us_a_relay),
-        row("  latency p50, µs", 0, &|f| count(f.relay.latency_us.p50)),
-        row("  latency p99, µs", 0, &|f| count(f.relay.latency_us.p99)),
-    ];
-    Table { left: duet.label(), right: bare.label(), rows }
+    let mut rows = Vec::new();
+    if many.system != "duet" {
+        rows.push(row("CPU a message, µs", 1, &|f| f.relay.cpu_us_a_relay));
+    }
+    rows.push(row("CPU a join, µs", 0, &|f| f.cpu_us_a_join));
+    rows.push(row("CPU of silence, ms a second", 1, &|f| f.idle.cpu_ms_a_second()));
+    Table { left: many.label(), right: few.label(), rows }
 }
 
 impl Held {
@@ -511,9 +496,9 @@ mod tests {
     use super::*;
     use crate::ledger::Account;
 
-    fn figures(cpu_us_a_relay: f64, cpu_us_a_join: f64) -> Figures {
+    pub(super) fn relayed(cpu_us_a_relay: f64) -> relay::Figures {
         let percentiles = relay::Percentiles { p50: 1, p99: 2, max: 3 };
-        let relay = relay::Figures {
+        relay::Figures {
             cpu_us_a_relay,
             redis_cpu_us_a_relay: 0.0,
             relayed: 1,
@@ -524,7 +509,11 @@ mod tests {
             lateness_us: percentiles,
             others_cores: 0.0,
             generator_cpu_us_a_relay: 0.0,
-        };
+        }
+    }
+
+    fn figures(cpu_us_a_relay: f64, cpu_us_a_join: f64) -> Figures {
+        let relay = relayed(cpu_us_a_relay);
         Figures { cpu_us_a_join, redis_cpu_us_a_join: 0.0, joins_a_second: 1.0, relay, idle: silence(1.0, 0.5) }
     }
 
@@ -550,42 +539,20 @@ mod tests {
     }
 
     #[test]
-    fn targets_that_hold_are_not_missed() {
-        let runs = [
+    fn the_reference_and_the_join_have_targets() {
+        let holds = [
             ("duet", 2, 100.0, 199.0),
-            (BUSY, 2, 80.0, 1.0),
             ("Node.js", 2, 300.0, 900.0),
-            ("duet", 8, 114.0, 200.0),
-            (BUSY, 8, 91.0, 1.0),
+            ("duet", 8, 119.0, 200.0),
             ("Node.js", 8, 480.0, 900.0),
         ];
-        let measured = measured(&runs);
-        assert_eq!(missed(&measured), []);
-        assert_eq!(measured.tables().len(), 6);
-        assert_eq!(measured.tables().iter().flat_map(|table| &table.rows).filter(|row| row.holds.is_some()).count(), 6);
-    }
-
-    #[test]
-    fn growth_the_reference_and_the_join_have_targets_of_their_own() {
-        let runs = [
-            ("duet", 2, 100.0, 201.0),
-            (BUSY, 2, 80.0, 1.0),
-            ("Node.js", 2, 100.0, 1.0),
-            ("duet", 8, 116.0, 200.0),
-            (BUSY, 8, 93.0, 1.0),
-            ("Node.js", 8, 460.0, 1.0),
-        ];
-        let (many, few, busy) = (label("duet", 8), label("duet", 2), label(BUSY, 8));
-        let a_message = "CPU a message, µs";
-        // Against the reference, against few nodes, and the same when busy.
-        let expected = [(few, "CPU a join, µs"), (many.clone(), a_message), (many, a_message), (busy, a_message)];
-        assert_eq!(missed(&measured(&runs)), expected);
-    }
-
-    #[test]
-    fn more_nodes_for_more_messages_have_the_same_target() {
-        let runs = [("duet", 2, 100.0, 1.0), (BUSY, 2, 116.0, 1.0), (BUSY, 8, 116.0, 1.0)];
-        assert_eq!(missed(&measured(&runs)), [(label(BUSY, 8), "CPU a message, µs")]);
+        let holds = measured(&holds);
+        assert_eq!(missed(&holds), []);
+        assert_eq!(holds.tables().len(), 4);
+        assert_eq!(holds.tables().iter().flat_map(|table| &table.rows).filter(|row| row.holds.is_some()).count(), 3);
+        let misses = [("duet", 2, 1.0, 201.0), ("duet", 8, 116.0, 200.0), ("Node.js", 8, 460.0, 1.0)];
+        let expected = [(label("duet", 2), "CPU a join, µs"), (label("duet", 8), "CPU a message, µs")];
+        assert_eq!(missed(&measured(&misses)), expected);
     }
 
     #[test]
@@ -602,43 +569,15 @@ mod tests {
     }
 
     #[test]
-    fn the_floor_stands_beside_duet_and_has_no_target() {
-        let duet = [("duet", 2, 100.0, 1.0), (BUSY, 2, 80.0, 1.0), ("duet", 8, 110.0, 1.0), (BUSY, 8, 88.0, 1.0)];
-        let bare = "bare cluster";
-        let floor =
-            [(bare, 2, 90.0, 1.0), (BARE_BUSY, 2, 50.0, 1.0), (bare, 8, 99.0, 900.0), (BARE_BUSY, 8, 99.0, 900.0)];
-        let (alone, both) = (measured(&duet), measured(&[duet, floor].concat()));
-        assert_eq!((missed(&alone), missed(&both)), (vec![], vec![]));
-        let titles = |measured: &Measured| -> Vec<_> {
-            measured.tables().into_iter().map(|Table { left, right, .. }| (left, right)).collect()
+    fn few_and_many_are_compared_where_both_were_asked_for() {
+        let compared = |arguments: &[&str]| {
+            let options = Of::try_parse_from([&["bench"], arguments].concat()).expect("options").options;
+            options.plan().turns.map(|turns| (turns.few, turns.many, turns.rate, turns.busy_rate))
         };
-        let more: Vec<_> = titles(&both).into_iter().filter(|title| !titles(&alone).contains(title)).collect();
-        let expected = [
-            ((BARE_BUSY, 8), (BARE_BUSY, 2)),
-            ((BARE_BUSY, 8), (bare, 2)),
-            (("duet", 2), (bare, 2)),
-            (("duet", 8), (bare, 8)),
-            ((BUSY, 2), (BARE_BUSY, 2)),
-            ((BUSY, 8), (BARE_BUSY, 8)),
-        ];
-        assert_eq!(more, expected.map(|((left, of), (right, by))| (label(left, of), label(right, by))));
-    }
-
-    #[test]
-    fn the_floor_is_measured_where_it_is_compared() {
-        let runs = |system: &System, nodes| {
-            let options = Of::try_parse_from(["bench"]).expect("defaults").options;
-            let runs = runs(&options, &options.plan(), system, nodes);
-            runs.into_iter().map(|(name, plan)| (name, plan.relay.rate)).collect::<Vec<_>>()
-        };
-        let (duet, bare) = (System::Duet("duet".into()), System::Bare("bare-cluster".into()));
-        assert_eq!(runs(&duet, 4), [("duet", 2_000)]);
-        assert_eq!(runs(&bare, 4), []);
-        for nodes in [FEW, MANY] {
-            assert_eq!(runs(&duet, nodes), [("duet", 2_000), (BUSY, 8_000)]);
-            assert_eq!(runs(&bare, nodes), [("bare cluster", 2_000), (BARE_BUSY, 8_000)]);
-            assert_eq!(runs(&System::Reference("server.mjs".into()), nodes), [("Node.js", 2_000)]);
-        }
+        assert_eq!(compared(&[]), Some((2, 8, 2_000, 8_000)));
+        assert_eq!(compared(&["--nodes=1,8,2,4", "--rate=10"]), Some((2, 8, 10, 40)));
+        assert_eq!(compared(&["--nodes=3,2"]), Some((2, 3, 2_000, 8_000)));
+        assert_eq!((compared(&["--nodes=2"]), compared(&["--turns=0"])), (None, None));
     }
 
     #[derive(clap::Parser)]

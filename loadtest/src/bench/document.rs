@@ -100,17 +100,20 @@ Socket.IO, no heartbeats, nothing else.
 const SEVERAL: &str = "\
 The reference is the lesson's server on Node.js with Socket.IO 4.8, its Redis adapter and a two-peer cap in Lua
 ([`loadtest/reference`](../loadtest/reference)). Each cluster has a Redis of its own; CPU is that of all nodes and of Redis together,
-heartbeats and renewals in it. The two peers of every room sit on different nodes. 1,120 rooms, 600-byte messages, 2,000 a second in all
-(*busy*: 8,000). A node of duet runs on one thread (`server.worker_threads = 1`), as those of Node.js do: 8 of them share the cores of one
+heartbeats and renewals in it. The two peers of every room sit on different nodes. 1,120 rooms, 600-byte messages, 2,000 a second in all:
+what the reference gets through on 8 nodes. A node of duet runs on one thread (`server.worker_threads = 1`), as those of Node.js do: 8 of them share the cores of one
 machine here.
 
 The bare cluster is `loadtest/src/bin/bare-cluster.rs`, the floor: bare relays on one thread each, one `SPUBLISH` a message over a plain
 connection that Redis does not answer on, one plain subscription a node; no Socket.IO, no heartbeats, no receipts, no leases. What it
 costs more on 8 nodes than on 2 is what more processes cost on the same cores, whoever wrote them.
 
-8 nodes are compared with 2 in three ways: with as many messages in all, at the rate that the reference gets through on 8 and at *busy*,
-where 2 nodes find several messages each time they look, and 8 seldom do; and with as many a node (*busy* on 8 against the other rate on
-2). See [SCALING.md](SCALING.md#what-more-nodes-cost-a-message).
+What more nodes cost a message is measured **in turns**: duet and the bare cluster on 2 nodes and on 8 all run at once, their peers in their
+rooms, and each is loaded for 4 s, with 2,000 messages a second and with 8,000 (*busy*), eight times, every other time in the reverse order;
+a ratio is taken of what stands side by side. Other work on the machine changes from minute to minute by more than what is looked for.
+There are no heartbeats meanwhile: those of all sockets would fall into one turn and not into another. 8 nodes are compared with 2 in three
+ways: with as many messages in all, at both rates (at *busy* 2 nodes find several messages each time they look, and 8 seldom do), and with as
+many a node (*busy* on 8 against the other rate on 2). See [SCALING.md](SCALING.md#what-more-nodes-cost-a-message).
 
 *Silent* is one node that holds 18,000 sockets in their rooms. What its lease costs is looked for between heartbeats
 (`timeouts.ping_interval` is 10 minutes there): a heartbeat of all of them costs many times that, and as much without Redis.

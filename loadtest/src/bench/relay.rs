@@ -1,7 +1,7 @@
 //! CPU time of one relayed message, with every message checked.
 
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -127,62 +127,96 @@ pub async fn run(subject: &Subject, plan: &Plan) -> anyhow::Result<Figures> {
     let peers = subject.connect(plan.rooms * 2).await?;
     let peers = subject.seat(peers).await?;
     subject.processes.quiet(REST).await?;
-    Ok(measure(subject, plan, peers).await?.0)
+    Talk::of(peers).measure(subject, plan).await
 }
 
-/// The same with peers that are seated, who listen on.
-///
-/// # Errors
-/// When a connection ends or the generator falls behind.
-pub(super) async fn measure(subject: &Subject, plan: &Plan, peers: Vec<Peer>) -> anyhow::Result<(Figures, Crowd)> {
-    let (rate, route, letter) = (f64::from(plan.rate), Route::new(peers.len()), Letter::new(plan.bytes));
-    let start = Instant::now() + HEAD_START;
-    let schedule = Schedule { start, rate: plan.rate, burst: plan.burst };
-    let warm = messages(rate, plan.warm_up);
-    let total = warm + messages(rate, plan.duration);
-    let ledger = Ledger::new(letter.clone(), route.clone(), schedule, warm, total);
-    let ledger = Arc::new(Mutex::new(ledger));
-    let crowd = Crowd::listen(peers, {
-        let ledger = Arc::clone(&ledger);
-        move |receiver, text| {
-            let now = Instant::now();
-            ledger.lock().unwrap_or_else(PoisonError::into_inner).received(receiver, text.as_bytes(), now);
+/// Seated peers that listen, and what checks the messages that they hear.
+pub(super) struct Talk {
+    crowd: Crowd,
+    /// That of the messages under way, or of the last ones.
+    ledger: Arc<Mutex<Option<Ledger>>>,
+}
+
+impl Talk {
+    /// Of seated peers, of whom each two share a room.
+    pub(super) fn of(peers: Vec<Peer>) -> Self {
+        let ledger = Arc::<Mutex<Option<Ledger>>>::default();
+        let crowd = Crowd::listen(peers, {
+            let ledger = Arc::clone(&ledger);
+            move |receiver, text| {
+                let now = Instant::now();
+                if let Some(ledger) = lock(&ledger).as_mut() {
+                    ledger.received(receiver, text.as_bytes(), now);
+                }
+            }
+        });
+        Self { crowd, ledger }
+    }
+
+    /// Those who listen.
+    pub(super) fn crowd(&self) -> &Crowd {
+        &self.crowd
+    }
+
+    /// Paces the messages and waits for the last.
+    ///
+    /// # Errors
+    /// When a connection ends or the generator falls behind.
+    pub(super) async fn measure(&self, subject: &Subject, plan: &Plan) -> anyhow::Result<Figures> {
+        let crowd = &self.crowd;
+        let (rate, route, letter) = (f64::from(plan.rate), Route::new(crowd.len()), Letter::new(plan.bytes));
+        let start = Instant::now() + HEAD_START;
+        let schedule = Schedule { start, rate: plan.rate, burst: plan.burst };
+        let warm = messages(rate, plan.warm_up);
+        let total = warm + messages(rate, plan.duration);
+        *lock(&self.ledger) = Some(Ledger::new(letter.clone(), route.clone(), schedule, warm, total));
+
+        let (outgoing, server, pings) = (crowd.outgoing(), subject.processes.clone(), crowd.pings());
+        let pacer = Pacer { schedule, route, letter, outgoing, server, pings };
+        let runtime = Handle::current();
+        let pacing = tokio::task::spawn_blocking(move || {
+            let _context = runtime.enter();
+            pacer.run(warm, total)
+        });
+        let sent = pacing.await.context("the pacing thread failed")?;
+        // A connection that ended is the better reason why a message could not be sent.
+        crowd.check_all_connected()?;
+        let sent = sent?;
+        self.wait_for_last(total).await;
+        let used = Mark::take(&subject.processes, &crowd.pings())?.since(&sent.begin);
+        crowd.check_all_connected()?;
+        // What arrives now arrives twice.
+        subject.processes.quiet(REST).await?;
+
+        let (account, latency) = lock(&self.ledger).as_mut().context("no ledger")?.close(total);
+        let relayed = latency.len();
+        let figures = Figures {
+            cpu_us_a_relay: each(micros(used.server.total()), relayed),
+            redis_cpu_us_a_relay: each(micros(used.server.redis), relayed),
+            relayed,
+            account,
+            pings: used.pings,
+            latency_us: Percentiles::of(&latency),
+            achieved_rate: rate_of(total - warm, sent.duration),
+            lateness_us: Percentiles::of(&sent.lateness),
+            others_cores: used.others_cores(),
+            generator_cpu_us_a_relay: each(micros(used.own), relayed),
+        };
+        figures.check_generator(plan)?;
+        Ok(figures)
+    }
+
+    async fn wait_for_last(&self, total: u64) {
+        let begin = Instant::now();
+        let delivered = || lock(&self.ledger).as_ref().map_or(total, Ledger::delivered);
+        while delivered() < total && begin.elapsed() < LAST {
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
-    });
+    }
+}
 
-    let (outgoing, server, pings) = (crowd.outgoing(), subject.processes.clone(), crowd.pings());
-    let pacer = Pacer { schedule, route, letter, outgoing, server, pings };
-    let runtime = Handle::current();
-    let pacing = tokio::task::spawn_blocking(move || {
-        let _context = runtime.enter();
-        pacer.run(warm, total)
-    });
-    let sent = pacing.await.context("the pacing thread failed")?;
-    // A connection that ended is the better reason why a message could not be sent.
-    crowd.check_all_connected()?;
-    let sent = sent?;
-    wait_for_last(&ledger, total).await;
-    let used = Mark::take(&subject.processes, &crowd.pings())?.since(&sent.begin);
-    crowd.check_all_connected()?;
-    // What arrives now arrives twice.
-    subject.processes.quiet(REST).await?;
-
-    let (account, latency) = ledger.lock().unwrap_or_else(PoisonError::into_inner).close(total);
-    let relayed = latency.len();
-    let figures = Figures {
-        cpu_us_a_relay: each(micros(used.server.total()), relayed),
-        redis_cpu_us_a_relay: each(micros(used.server.redis), relayed),
-        relayed,
-        account,
-        pings: used.pings,
-        latency_us: Percentiles::of(&latency),
-        achieved_rate: rate_of(total - warm, sent.duration),
-        lateness_us: Percentiles::of(&sent.lateness),
-        others_cores: used.others_cores(),
-        generator_cpu_us_a_relay: each(micros(used.own), relayed),
-    };
-    figures.check_generator(plan)?;
-    Ok((figures, crowd))
+fn lock(ledger: &Mutex<Option<Ledger>>) -> MutexGuard<'_, Option<Ledger>> {
+    ledger.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive count of messages")]
@@ -192,13 +226,6 @@ fn messages(rate: f64, duration: Duration) -> u64 {
 
 fn rate_of(count: u64, duration: Duration) -> f64 {
     1.0 / each(duration.as_secs_f64(), count)
-}
-
-async fn wait_for_last(ledger: &Mutex<Ledger>, total: u64) {
-    let begin = Instant::now();
-    while ledger.lock().unwrap_or_else(PoisonError::into_inner).delivered() < total && begin.elapsed() < LAST {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
 }
 
 /// Sends each message when it is due, on a thread of its own.
