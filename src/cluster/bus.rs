@@ -256,21 +256,24 @@ impl Bus {
             }
             stays
         });
-        self.end(&gone);
+        let mut due = Vec::new();
+        for line in gone {
+            self.freed(line.end(&mut due));
+        }
+        tell(due);
     }
 
-    /// The other nodes had forgotten this one, and know it again: they would not know what the next message follows on.
+    /// The other nodes had forgotten this one, and know it again: they would not know what the next message follows on. News
+    /// that wait are told; nothing else that waits will have a receipt.
     pub fn begin_anew(&self) {
         let lines: Vec<_> = lock(&self.lines).values().cloned().collect();
-        self.end(&lines);
-    }
-
-    /// Nothing that waits on these lines will have a receipt.
-    fn end(&self, lines: &[Arc<Line>]) {
         let mut due = Vec::new();
         for line in lines {
-            let freed = line.end(self.next_stream(), Instant::now(), &mut due);
+            let (freed, waits) = line.begin_anew(self.next_stream(), Instant::now(), &mut due);
             self.freed(freed);
+            if waits && line.queue() {
+                self.queue(&line);
+            }
         }
         tell(due);
     }

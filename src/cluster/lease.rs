@@ -52,8 +52,8 @@ const CHORES: usize = 500;
 /// Takes the number of a partition and the nodes it sees.
 pub type OnView = Box<dyn Fn(u16, &[NodeId]) + Send + Sync>;
 
-/// Of which partitions the lease of this node has ended, or may have, until it can seat peers there again. When it has ended
-/// in all of them, the other nodes forget this one.
+/// Of which partitions this node has no lease, or may have none, until it can seat peers there again. While it has one in none
+/// of them, the other nodes forget this one.
 #[derive(Debug, Default)]
 pub struct Absence {
     without: HashSet<u16>,
@@ -61,19 +61,13 @@ pub struct Absence {
 }
 
 impl Absence {
-    /// The lease may have ended in `partition`. Redis may still say that it is held: then nobody has forgotten anything, and
-    /// what waits for other nodes is still to be told.
-    fn begin(&mut self, partition: u16) {
-        self.without.insert(partition);
-    }
-
-    /// The lease has ended in `partition`, one `of` so many.
-    fn confirm(&mut self, partition: u16, of: u16) {
+    /// The lease has ended, or may have, in `partition`, one `of` so many.
+    fn begin(&mut self, partition: u16, of: u16) {
         self.without.insert(partition);
         self.forgotten |= self.without.len() >= of.into();
     }
 
-    /// Peers can be seated in `partition`, so every other node knows this one; tells whether they had forgotten it.
+    /// Peers can be seated in `partition`, so every other node knows this one; tells whether they may have forgotten it.
     fn end(&mut self, partition: u16) -> bool {
         self.without.remove(&partition);
         std::mem::take(&mut self.forgotten)
@@ -106,7 +100,7 @@ pub struct Shared {
     pub on_view: OnView,
     /// Where there is no lease.
     pub absence: Mutex<Absence>,
-    /// Told when the other nodes know this one again and had forgotten it, before any peer is seated.
+    /// Told when the other nodes know this one again and may have forgotten it, before any peer is seated.
     pub on_return: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -255,7 +249,7 @@ impl Partition {
     pub fn new(prefix: &str, index: u16, shared: Arc<Shared>) -> Self {
         let names = Names::new(prefix, index);
         shared.gate.shut();
-        Self {
+        let partition = Self {
             index,
             slot: topology::slot(names.state.as_bytes()),
             names,
@@ -265,7 +259,9 @@ impl Partition {
             held: Mutex::default(),
             poke: Notify::new(),
             late: tokio::sync::Mutex::default(),
-        }
+        };
+        partition.begin_absence();
+        partition
     }
 
     /// Asks for a seat.
@@ -720,8 +716,12 @@ impl Partition {
                 // Not earlier: until then, this node cannot say who else may seat peers.
                 memory.could_seat = true;
                 memory.epoch.clone_from(&standing.epoch);
-                if self.absence().end(self.index) {
-                    (self.shared.on_return)();
+                {
+                    // Nor does another partition seat anybody before lines begin anew.
+                    let mut absence = self.absence();
+                    if absence.end(self.index) {
+                        (self.shared.on_return)();
+                    }
                 }
                 self.phase.send_replace(Phase::Usable(Arc::clone(&standing)));
                 self.shared.gate.open();
@@ -901,7 +901,7 @@ impl Partition {
         memory.until = None;
         memory.could_seat = false;
         self.set_away();
-        self.absence().begin(self.index);
+        self.begin_absence();
         // Answers that come now are of no use.
         self.held().lease = 0;
         self.lose_the_unprovable("lapsed");
@@ -910,8 +910,12 @@ impl Partition {
     /// Under this lease nothing is held yet.
     fn start_anew(&self, lease: u64) {
         self.held().lease = lease;
-        self.absence().confirm(self.index, self.partitions());
+        self.begin_absence();
         self.lose_the_unprovable("lost");
+    }
+
+    fn begin_absence(&self) {
+        self.absence().begin(self.index, self.partitions());
     }
 
     /// Ends what was held, but for pairs that may go on.
@@ -1159,19 +1163,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_was_forgotten_when_its_lease_is_known_to_have_ended_everywhere() {
+    fn a_node_may_have_been_forgotten_when_its_lease_may_have_ended_everywhere() {
         let mut absence = Absence::default();
-        // It was only late: the lease is held.
-        absence.begin(0);
-        assert!(!absence.end(0));
-        absence.begin(0);
-        absence.confirm(0, 1);
+        absence.begin(0, 1);
         assert!(absence.end(0) && !absence.end(0));
         // One of two, and then both.
-        absence.confirm(1, 2);
+        absence.begin(1, 2);
         assert!(!absence.end(1));
-        absence.begin(0);
-        absence.confirm(1, 2);
+        absence.begin(0, 2);
+        absence.begin(1, 2);
         assert!(absence.end(1) && !absence.end(0));
     }
 }

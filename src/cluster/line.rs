@@ -8,8 +8,9 @@
 //! while he holds the outgoing half.
 //!
 //! A *stream* is one numbering of records. A node that has forgotten the other (whose lease ended) begins a new one; the
-//! other does so too, as soon as it is known again ([`super::lease::Absence`]) or when it notices, and what had no receipt by
-//! then is `Unavailable`.
+//! other does so too, as soon as it is known again ([`super::lease::Absence`]) or when it notices. What had no receipt by then
+//! is `Unavailable`, but for news: they are told in the new stream. Some may come twice, and those who take them know by the
+//! order of seats and by connections what they have been told already.
 
 use std::{
     collections::VecDeque,
@@ -344,8 +345,8 @@ impl Line {
         if head.of_stream != outgoing.stream {
             // It does not know what it was told of before.
             if head.of_stream == 0 && outgoing.base > 0 {
-                result.freed += outgoing.bytes;
-                outgoing.begin_anew(next_stream(), now, &mut result.due);
+                result.freed += outgoing.begin_anew(next_stream(), now, &mut result.due);
+                result.send_now |= !outgoing.waiting.is_empty();
             }
             return;
         }
@@ -421,12 +422,21 @@ impl Line {
         *freed += bytes;
     }
 
-    /// The other node is gone: nothing that waits will have a receipt.
-    pub fn end(&self, next_stream: u64, now: Instant, due: &mut Vec<Due>) -> usize {
+    /// The other node is gone: nothing that waits will have a receipt. Tells how many bytes no longer wait.
+    pub fn end(&self, due: &mut Vec<Due>) -> usize {
         let mut outgoing = self.outgoing();
-        let freed = outgoing.bytes;
-        outgoing.begin_anew(next_stream, now, due);
-        freed
+        let waiting = std::mem::take(&mut outgoing.waiting);
+        due.extend(waiting.into_iter().filter_map(Sent::give_up));
+        outgoing.sent = 0;
+        std::mem::take(&mut outgoing.bytes)
+    }
+
+    /// The other node may have forgotten this one: only news still wait, to be sent in another stream. Tells how many bytes no
+    /// longer do, and whether something is to be sent.
+    pub fn begin_anew(&self, stream: u64, now: Instant, due: &mut Vec<Due>) -> (usize, bool) {
+        let mut outgoing = self.outgoing();
+        let freed = outgoing.begin_anew(stream, now, due);
+        (freed, !outgoing.waiting.is_empty())
     }
 
     fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
@@ -449,17 +459,33 @@ pub struct Tick {
     pub active: bool,
 }
 
+impl Sent {
+    /// Nobody can tell what became of it.
+    fn give_up(self) -> Option<Due> {
+        Some((self.receipt?, Delivery::Unavailable))
+    }
+}
+
 impl Outgoing {
-    fn begin_anew(&mut self, stream: u64, now: Instant, due: &mut Vec<Due>) {
-        let waiting = std::mem::take(&mut self.waiting);
-        due.extend(waiting.into_iter().filter_map(|sent| Some((sent.receipt?, Delivery::Unavailable))));
+    /// Tells how many bytes no longer wait.
+    fn begin_anew(&mut self, stream: u64, now: Instant, due: &mut Vec<Due>) -> usize {
+        let before = self.bytes;
+        let (perishable, mut news): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|sent| sent.perishable);
+        due.extend(perishable.into_iter().filter_map(Sent::give_up));
+        // They are not late: nobody could be told.
+        for sent in &mut news {
+            sent.since = now;
+        }
+        self.bytes = news.iter().map(|sent| sent.record.len()).sum();
+        self.waiting = news;
         self.stream = stream;
         self.base = 0;
-        self.bytes = 0;
         self.sent = 0;
         self.progress = now;
         self.rewound = None;
         self.stuck = false;
+        before - self.bytes
     }
 }
 
@@ -511,6 +537,25 @@ mod tests {
             let record = number.to_be_bytes().to_vec();
             if let Err((_, Some(receipt))) = self.ends[end].push(record, false, true, Some(receipt), now) {
                 receipt(Delivery::Unavailable);
+            }
+        }
+
+        /// Something that is of use later.
+        fn news(&self, end: usize, number: u32, now: Instant) {
+            assert!(self.ends[end].push(number.to_be_bytes().to_vec(), false, false, None, now).is_ok());
+        }
+
+        /// This end forgets the other, as a node of which the lease ended.
+        fn forget(&mut self, end: usize, now: Instant) {
+            self.ends[end] = Line::new(channel(), self.streams.fetch_add(1, Ordering::SeqCst), now);
+        }
+
+        /// Whatever there is to say is said.
+        fn exchange(&mut self, now: Instant) {
+            for end in [0, 1].repeat(4) {
+                for frame in self.frames(end, 1) {
+                    self.receive(1 - end, frame, now);
+                }
             }
         }
 
@@ -587,38 +632,63 @@ mod tests {
     fn a_node_that_forgot_the_other_is_talked_to_anew() {
         let now = Instant::now();
         let mut pair = Pair::new(now);
-        for end in 0..2 {
-            pair.send(end, now);
-            for frame in pair.frames(end, 1) {
-                pair.receive(1 - end, frame, now);
-            }
-        }
-        for end in 0..2 {
-            for frame in pair.frames(end, 1) {
-                pair.receive(1 - end, frame, now);
-            }
-        }
-        // One end forgets, as of a node whose lease ended.
-        pair.ends[1] = Line::new(channel(), pair.streams.fetch_add(1, Ordering::SeqCst), now);
         pair.send(0, now);
-        for _ in 0..4 {
-            for end in 0..2 {
-                for frame in pair.frames(end, 1) {
-                    pair.receive(1 - end, frame, now);
-                }
-            }
-        }
+        pair.send(1, now);
+        pair.exchange(now);
+        pair.forget(1, now);
+        pair.send(0, now);
+        pair.exchange(now);
         assert_eq!(*pair.told[0].lock().expect("told"), [(0, Delivery::Delivered), (1, Delivery::Unavailable)]);
         pair.send(0, now);
         pair.send(1, now);
-        for _ in 0..4 {
-            for end in 0..2 {
-                for frame in pair.frames(end, 1) {
-                    pair.receive(1 - end, frame, now);
-                }
-            }
-        }
+        pair.exchange(now);
         assert_eq!((&pair.received[1], &pair.received[0]), (&vec![0, 2], &vec![0, 1]));
+    }
+
+    #[test]
+    fn news_are_told_to_a_node_that_forgot_the_other_whoever_notices() {
+        for by_itself in [true, false] {
+            let now = Instant::now();
+            let mut pair = Pair::new(now);
+            pair.send(0, now);
+            pair.exchange(now);
+            // Nothing gets through meanwhile.
+            pair.send(0, now);
+            pair.news(0, 100, now);
+            drop(pair.frames(0, 1));
+            pair.forget(1, now);
+            let mut due = Vec::new();
+            if by_itself {
+                let stream = pair.streams.fetch_add(1, Ordering::SeqCst);
+                assert_eq!(pair.ends[0].begin_anew(stream, now, &mut due), (4, true));
+            } else {
+                pair.ends[0].rewind();
+            }
+            pair.exchange(now);
+            for (receipt, what) in due {
+                receipt(what);
+            }
+            pair.send(0, now);
+            pair.exchange(now);
+            assert_eq!(pair.received[1], [0, 100, 2], "{by_itself}");
+            let told = [(0, Delivery::Delivered), (1, Delivery::Unavailable), (2, Delivery::Delivered)];
+            assert_eq!(*pair.told[0].lock().expect("told"), told, "{by_itself}");
+            assert!(pair.ends[0].is_idle(), "{by_itself}");
+        }
+    }
+
+    #[test]
+    fn news_wait_as_if_they_were_new_and_nothing_waits_for_a_node_that_is_gone() {
+        let (now, patience) = (Instant::now(), Duration::from_secs(5));
+        let pair = Pair::new(now);
+        pair.news(0, 100, now);
+        let (later, mut due, mut freed) = (now + patience, Vec::new(), 0);
+        pair.ends[0].tick(later, patience, &mut due, &mut freed);
+        assert_eq!(pair.ends[0].begin_anew(2, later, &mut due), (0, true));
+        pair.ends[0].tick(later, patience, &mut due, &mut freed);
+        assert!(pair.ends[0].push(vec![1], false, true, None, later).is_ok(), "the line is not stuck");
+        assert_eq!((pair.ends[0].end(&mut due), due.len(), freed), (5, 0, 0));
+        assert!(pair.ends[0].is_idle());
     }
 
     #[test]

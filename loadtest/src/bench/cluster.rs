@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use self::system::{Cluster, System, require};
+use self::system::{Cluster, Redis, System, require};
 use self::turns::Turns;
 use super::{
     Outcome, REPEATS, REST, Subject, at_least_one, beside, count, disturbed, each, idle, join, micros, pairs, relay,
@@ -83,7 +83,7 @@ pub struct Options {
     /// Seconds of silence measured where there are heartbeats: a period of duet's contains each socket's once
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..))]
     idle_seconds: u64,
-    /// Sockets one node of duet holds in silence, with Redis and without, and with heartbeats; rounded up to pairs, 0 leaves it out
+    /// Sockets one node of duet holds in silence, with Redis and beside an idle one, and with heartbeats; rounded up to pairs, 0 leaves it out
     #[arg(long, default_value_t = 18_000)]
     hold_sockets: usize,
     /// Seconds of that silence, in which there are no heartbeats
@@ -114,7 +114,7 @@ const GROWTH: Most = Most::Ratio(1.15);
 const BELOW_REFERENCE: Most = Most::Ratio(0.25);
 /// CPU of a join in a cluster, in µs.
 const JOIN: Most = Most::Value(200.0);
-/// What Redis and the leases may add to a silent node, in ms a second: 1 % of a core.
+/// What leases may add to a silent node and to a Redis that does nothing else, in ms a second: 1 % of a core.
 const RENEWALS: Most = Most::Value(10.0);
 
 /// What is done to each cluster.
@@ -152,6 +152,7 @@ struct Series {
 #[derive(Default, serde::Serialize)]
 struct Held {
     with_redis: Vec<idle::Figures>,
+    /// Beside a Redis that it does not know of, and that is idle.
     alone: Vec<idle::Figures>,
     /// With Redis, and with heartbeats.
     beating: Vec<idle::Figures>,
@@ -271,13 +272,13 @@ async fn measure_all(
         }
         if let (1.., Some(duet @ System::Duet(_))) = (plan.hold_sockets, systems.first()) {
             let Held { with_redis, alone, beating } = &mut measured.hold;
-            for (name, shared, heartbeats, silence, held) in [
-                ("hold, with Redis", true, Heartbeats::Rare, plan.hold, with_redis),
-                ("hold, without Redis", false, Heartbeats::Rare, plan.hold, alone),
-                ("hold, with Redis and heartbeats", true, Heartbeats::Usual, plan.idle, beating),
+            for (name, redis, heartbeats, silence, held) in [
+                ("hold, with Redis", Redis::Shared, Heartbeats::Rare, plan.hold, with_redis),
+                ("hold, beside an idle Redis", Redis::Idle, Heartbeats::Rare, plan.hold, alone),
+                ("hold, with Redis and heartbeats", Redis::Shared, Heartbeats::Usual, plan.idle, beating),
             ] {
                 eprintln!("round {round} of {}: {name}", options.rounds);
-                let cluster = Cluster::start_with(duet, 1, shared, heartbeats).await?;
+                let cluster = Cluster::start_with(duet, 1, redis, heartbeats).await?;
                 held.push(hold(options, plan.hold_sockets, silence, cluster).await.context(name)?);
             }
         }
@@ -300,7 +301,7 @@ async fn measure_unspoilt(options: &Options, plan: &Plan, system: &System, nodes
 }
 
 async fn measure(options: &Options, plan: &Plan, system: &System, nodes: usize) -> anyhow::Result<Figures> {
-    let cluster = Cluster::start(system, nodes, system.shares(nodes)).await?;
+    let cluster = Cluster::start(system, nodes).await?;
     let figures = load(&cluster.subject(options.in_flight), plan).await;
     cluster.stop().await?;
     figures
@@ -467,7 +468,7 @@ impl Held {
             row("CPU between heartbeats, ms a second", 1, idle::Figures::cpu_ms_a_second),
             row("  of it Redis", 1, |held| held.redis_cpu_ms_a_second),
             Figure {
-                name: "  more than without",
+                name: "  more than beside an idle Redis",
                 decimals: 1,
                 server: self.renewals(),
                 reference: Vec::new(),
@@ -479,10 +480,10 @@ impl Held {
             beating("  pings meanwhile", 0, |held| count(held.pings)),
         ];
         let left = "duet, silent, with Redis".to_owned();
-        (!self.with_redis.is_empty()).then(|| Table { left, right: "without".to_owned(), rows })
+        (!self.with_redis.is_empty()).then(|| Table { left, right: "beside an idle Redis".to_owned(), rows })
     }
 
-    /// What Redis added to each round, in ms a second.
+    /// What leases added to each round, in ms a second.
     fn renewals(&self) -> Vec<f64> {
         let pairs = self.with_redis.iter().zip(&self.alone);
         pairs.map(|(with, alone)| with.cpu_ms_a_second() - alone.cpu_ms_a_second()).collect()
@@ -587,16 +588,16 @@ mod tests {
     }
 
     #[test]
-    fn renewals_are_what_a_silent_node_uses_more_than_without_redis() {
+    fn renewals_are_what_a_silent_node_and_redis_use_more_than_side_by_side() {
         let hold = Held {
             with_redis: vec![silence(40.0, 2.0)],
-            alone: vec![silence(33.0, 0.0)],
+            alone: vec![silence(32.0, 1.0)],
             beating: vec![silence(99.0, 0.0)],
         };
         let mut measured = Measured { hold, ..Measured::default() };
         assert_eq!(missed(&measured), []);
         measured.hold.with_redis[0].redis_cpu_ms_a_second = 4.0;
-        assert_eq!(missed(&measured), [("duet, silent, with Redis".to_owned(), "  more than without")]);
+        assert_eq!(missed(&measured), [("duet, silent, with Redis".to_owned(), "  more than beside an idle Redis")]);
     }
 
     #[test]

@@ -262,14 +262,14 @@ async fn measure_all(options: &Options, duet: &System, measured: &mut Measured) 
     ] {
         if runs > 0 {
             eprintln!("{runs} times: {what}, {nodes} node(s)");
-            let cluster = Cluster::start(duet, nodes, duet.shares(nodes)).await?;
+            let cluster = Cluster::start(duet, nodes).await?;
             let reloads = reload(options, &cluster, (what, runs, nodes, silence)).await;
             cluster.stop().await?;
             measured.reloads.push(reloads.context(what)?);
         }
     }
     if options.kills > 0 {
-        let mut cluster = Cluster::start(duet, options.nodes, true).await?;
+        let mut cluster = Cluster::start(duet, options.nodes).await?;
         let kills = kill(options, &mut cluster).await;
         cluster.stop().await?;
         measured.kills = Some(kills.context("kills")?);

@@ -77,8 +77,7 @@ impl System {
     }
 
     /// Whether so many nodes share a Redis. duet needs none when it is alone.
-    #[must_use]
-    pub const fn shares(&self, nodes: usize) -> bool {
+    const fn shares(&self, nodes: usize) -> bool {
         nodes > 1 || !matches!(self, Self::Duet(_))
     }
 }
@@ -95,6 +94,17 @@ pub async fn require(program: &str, install: &str) -> anyhow::Result<()> {
     }
 }
 
+/// The Redis of a cluster, empty at its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redis {
+    /// There is none.
+    None,
+    /// It is there, and no node knows of it: what it uses is its own.
+    Idle,
+    /// The nodes share it.
+    Shared,
+}
+
 /// Nodes that serve, with their Redis. Killed when dropped.
 pub struct Cluster {
     launch: Launch,
@@ -104,35 +114,37 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts so many nodes, with an empty Redis if `shared`, and waits until all of them are ready.
+    /// Starts so many nodes, with a Redis that they share if they need one, and waits until all of them are ready.
     ///
     /// # Errors
     /// When one does not start.
-    pub async fn start(system: &System, nodes: usize, shared: bool) -> anyhow::Result<Self> {
-        Self::start_with(system, nodes, shared, Heartbeats::Usual).await
+    pub async fn start(system: &System, nodes: usize) -> anyhow::Result<Self> {
+        let redis = if system.shares(nodes) { Redis::Shared } else { Redis::None };
+        Self::start_with(system, nodes, redis, Heartbeats::Usual).await
     }
 
-    /// The same with heartbeats as they are said to be, where it is duet.
+    /// The same with that Redis, and with heartbeats as they are said to be, where it is duet.
     ///
     /// # Errors
     /// When one does not start.
     pub async fn start_with(
         system: &System,
         nodes: usize,
-        shared: bool,
+        redis: Redis,
         heartbeats: Heartbeats,
     ) -> anyhow::Result<Self> {
-        let redis = if shared {
-            Some(Server::start(&Launch::Redis(PathBuf::from("redis-server"))).await.context("Redis")?)
-        } else {
-            None
-        };
-        let launch = match (system, &redis) {
-            (System::Duet(path), redis) => {
-                Launch::DuetNode(path.clone(), redis.as_ref().map(|redis| redis.address), heartbeats)
+        let kind = redis;
+        let redis = match kind {
+            Redis::None => None,
+            Redis::Idle | Redis::Shared => {
+                Some(Server::start(&Launch::Redis(PathBuf::from("redis-server"))).await.context("Redis")?)
             }
-            (System::Reference(script), Some(redis)) => Launch::Script(script.clone(), redis.address),
-            (System::Bare(path), Some(redis)) => Launch::BareNode(path.clone(), redis.address),
+        };
+        let known = redis.as_ref().filter(|_| kind == Redis::Shared).map(|redis| redis.address);
+        let launch = match (system, known) {
+            (System::Duet(path), redis) => Launch::DuetNode(path.clone(), redis, heartbeats),
+            (System::Reference(script), Some(redis)) => Launch::Script(script.clone(), redis),
+            (System::Bare(path), Some(redis)) => Launch::BareNode(path.clone(), redis),
             (System::Reference(_) | System::Bare(_), None) => bail!("{} needs a Redis", system.name()),
         };
         let nodes = Server::start_all(&launch, nodes).await?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::system::{Cluster, System};
+use super::system::{Cluster, Redis, System};
 use super::{BARE_BUSY, BUSY, FEW, GROWTH, MANY, label};
 use crate::bench::{REPEATS, REST, Subject, count, relay};
 use crate::server::Heartbeats;
@@ -56,7 +56,7 @@ impl Seated {
     /// another.
     async fn start(system: &System, nodes: usize, rooms: usize, in_flight: usize) -> anyhow::Result<Option<Self>> {
         let Some(busy) = system.busy_name() else { return Ok(None) };
-        let cluster = Cluster::start_with(system, nodes, true, Heartbeats::Rare).await?;
+        let cluster = Cluster::start_with(system, nodes, Redis::Shared, Heartbeats::Rare).await?;
         let subject = cluster.subject(in_flight);
         let peers = subject.connect(rooms * 2).await?;
         let peers = subject.seat(peers).await?;
