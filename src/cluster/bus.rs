@@ -65,7 +65,7 @@ pub struct Bus {
     /// A tick will come.
     ticking: AtomicBool,
     connections: OnceLock<Weak<Connections>>,
-    /// The last message to oneself that came back.
+    /// The number of the last message to oneself that came back.
     proof: watch::Sender<u64>,
     /// Where the adapter's messages go.
     subscribers: Mutex<HashMap<String, mpsc::Sender<ChanItem>>>,
@@ -308,7 +308,12 @@ impl Bus {
         let Ok([_, Value::BulkString(message)]) = <[Value; 2]>::try_from(info.data) else { return };
         let message = Bytes::from(message);
         if let Some(number) = frame::read_echo(message.clone(), self.node) {
-            self.proof.send_replace(number);
+            // One of an earlier connection may come last.
+            self.proof.send_if_modified(|last| {
+                let newer = number > *last;
+                *last = number.max(*last);
+                newer
+            });
             return;
         }
         let Some((head, records)) = frame::read(message) else {
@@ -447,23 +452,23 @@ impl Bus {
     /// Keeps this node's subscription, and proves the way, for ever.
     pub async fn run_subscription(&self, connections: &Connections) {
         let channel = self.channel(self.node);
-        let mut number = 0_u64;
+        let (mut number, mut proven) = (0_u64, false);
         loop {
             let connection = connections.to(channel.slot).await;
-            let proven = self.prove(&connection, &channel.name, &mut number);
+            let unproven = self.prove(&connection, &channel.name, &mut number, &mut proven);
             tokio::select! {
                 () = connection.broken() => {}
-                () = proven => connection.give_up(),
+                () = unproven => connection.give_up(),
             }
-            // Shut once for as long as it is not proven; `prove` opens it.
-            if self.proof.send_replace(0) > 0 {
+            // As often as `prove` opened it: a message that came back may not have been looked at.
+            if std::mem::take(&mut proven) {
                 self.gate.shut();
             }
         }
     }
 
-    /// Subscribes, and sends messages to itself until one does not come back.
-    async fn prove(&self, connection: &Connection, channel: &str, number: &mut u64) {
+    /// Subscribes, and sends messages to itself until one does not come back. From the first that does, the way is `proven`.
+    async fn prove(&self, connection: &Connection, channel: &str, number: &mut u64, proven: &mut bool) {
         let mut subscribe = redis::cmd("SSUBSCRIBE");
         subscribe.arg(channel);
         let mut subscriber = connection.subscriber.clone();
@@ -480,7 +485,6 @@ impl Bus {
             Ok(Err(_)) | Err(_) => return,
         }
         let mut proofs = self.proof.subscribe();
-        let mut first = true;
         loop {
             *number += 1;
             let sent = Instant::now();
@@ -488,12 +492,12 @@ impl Bus {
                 return;
             }
             self.metrics.redis_publishes.inc();
-            let back = proofs.wait_for(|proof| *proof == *number);
+            let back = proofs.wait_for(|last| *last >= *number);
             if !matches!(tokio::time::timeout(UNPROVEN, back).await, Ok(Ok(_))) {
                 return;
             }
             Metrics::observe(&self.metrics.relay_lag_seconds, sent.elapsed());
-            if std::mem::take(&mut first) {
+            if !std::mem::replace(proven, true) {
                 self.gate.open();
             }
             tokio::time::sleep_until(self.beat.after(sent.into(), PROOF)).await;

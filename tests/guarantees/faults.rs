@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "times are to be read")]
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -17,6 +18,10 @@ use duet::{
     metrics::Metrics,
 };
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 
 use crate::support::{
     Client, Heard, PATIENCE,
@@ -35,6 +40,41 @@ fn defaults() -> Variables {
 async fn behind_proxy(redis: &Redis, settings: &Variables) -> (NodeProcess, ChaosProxy) {
     let proxy = ChaosProxy::start(([127, 0, 0, 1], redis.port()).into()).await;
     (NodeProcess::start(&format!("redis://{}", proxy.address()), settings).await, proxy)
+}
+
+/// A proxy to `redis` that ends a connection right behind the first bytes with `word` in them, so many `times`; and how often it
+/// has done so.
+async fn ending_after(word: &'static [u8], times: usize, redis: &Redis) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let (address, upstream) = (listener.local_addr().expect("bound"), ("127.0.0.1", redis.port()));
+    let ended = Arc::<AtomicUsize>::default();
+    let count = Arc::clone(&ended);
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let ended = Arc::clone(&count);
+            tokio::spawn(async move {
+                let upstream = TcpStream::connect(upstream).await?;
+                let ((mut from_client, mut to_client), (mut from_upstream, mut to_upstream)) =
+                    (client.into_split(), upstream.into_split());
+                let back = async {
+                    let mut buffer = vec![0; 16 * 1024];
+                    loop {
+                        let read = from_upstream.read(&mut buffer).await?;
+                        to_client.write_all(&buffer[..read]).await?;
+                        let found = buffer[..read].windows(word.len()).any(|some| some == word);
+                        if read == 0 || (found && ended.fetch_add(1, Ordering::SeqCst) < times) {
+                            return to_client.shutdown().await;
+                        }
+                    }
+                };
+                tokio::select! {
+                    ended = tokio::io::copy(&mut from_client, &mut to_upstream) => ended.map(|_| ()),
+                    ended = back => ended,
+                }
+            });
+        }
+    });
+    (address, ended)
 }
 
 /// Asks until the answer is no `unavailable`.
@@ -93,6 +133,8 @@ async fn a_node_frozen_for_25_seconds_closes_what_others_took_meanwhile() {
     for room in ["taken", "left alone"] {
         let (mut a, mut b) = (Client::connect_to(nodes[1].public).await, Client::connect_to(nodes[1].public).await);
         seat(&mut a, &mut b, room).await;
+        a.has_answered().await;
+        b.has_answered().await;
         pairs.push((a, b));
     }
     let at = Instant::now();
@@ -499,4 +541,14 @@ async fn a_lease_does_not_wait_behind_thousands_of_leaves() {
     assert!(before < LEAVES / 4, "{before} of {LEAVES} leaves came first");
     while leaves.join_next().await.is_some() {}
     running.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_ends_with_its_first_proof_keeps_nobody_from_being_ready() {
+    const TIMES: usize = 12;
+    let redis = Redis::start(RedisOptions::default()).await;
+    let (proxy, ended) = ending_after(b"smessage", TIMES, &redis).await;
+    let node = NodeProcess::start(&format!("redis://{proxy}"), &defaults()).await;
+    wait_until("all have ended", || std::future::ready(ended.load(Ordering::SeqCst) > TIMES)).await;
+    node.until_ready().await;
 }

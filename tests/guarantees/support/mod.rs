@@ -117,6 +117,8 @@ pub struct Client {
     pub stream: Box<WebSocketStream<MaybeTlsStream<TcpStream>>>,
     pub id: String,
     acks: u64,
+    /// How many it has answered.
+    pings: u64,
     /// Heard while waiting for something else.
     kept: std::collections::VecDeque<Heard>,
 }
@@ -138,8 +140,13 @@ impl Client {
             let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
             let stream = TcpStream::connect(address).await.ok()?;
             let (stream, _) = tokio_tungstenite::client_async(url, MaybeTlsStream::Plain(stream)).await.ok()?;
-            let mut client =
-                Self { stream: Box::new(stream), id: String::new(), acks: 0, kept: std::collections::VecDeque::new() };
+            let mut client = Self {
+                stream: Box::new(stream),
+                id: String::new(),
+                acks: 0,
+                pings: 0,
+                kept: std::collections::VecDeque::new(),
+            };
             client.frame().await?;
             client.send_text("40").await;
             client.frame().await?;
@@ -190,8 +197,13 @@ impl Client {
         let url = format!("ws://{address}/socket.io/?EIO={eio}&transport=websocket{query}");
         let stream = MaybeTlsStream::Plain(TcpStream::connect(address).await.expect("connected"));
         let (stream, _) = tokio_tungstenite::client_async(url, stream).await.expect("a WebSocket");
-        let mut client =
-            Self { stream: Box::new(stream), id: String::new(), acks: 0, kept: std::collections::VecDeque::new() };
+        let mut client = Self {
+            stream: Box::new(stream),
+            id: String::new(),
+            acks: 0,
+            pings: 0,
+            kept: std::collections::VecDeque::new(),
+        };
         let open = client.frame().await.expect("open");
         let open: Value = serde_json::from_str(open.strip_prefix('0').expect("open")).expect("JSON");
         open["sid"].as_str().expect("an id").clone_into(&mut client.id);
@@ -264,8 +276,13 @@ impl Client {
                 _ => 0,
             }
         })?;
-        let mut client =
-            Self { stream: Box::new(stream), id: String::new(), acks: 0, kept: std::collections::VecDeque::new() };
+        let mut client = Self {
+            stream: Box::new(stream),
+            id: String::new(),
+            acks: 0,
+            pings: 0,
+            kept: std::collections::VecDeque::new(),
+        };
         assert!(client.frame().await.expect("open").starts_with('0'));
         client.send_text(&format!("40{auth}")).await;
         let connected = client.frame().await.expect("connected");
@@ -283,7 +300,10 @@ impl Client {
     async fn frame(&mut self) -> Option<String> {
         loop {
             match tokio::time::timeout(PATIENCE * 2, self.stream.next()).await.expect("something in time") {
-                Some(Ok(Message::Text(text))) if text.as_str() == "2" => self.send_text("3").await,
+                Some(Ok(Message::Text(text))) if text.as_str() == "2" => {
+                    self.send_text("3").await;
+                    self.pings += 1;
+                }
                 Some(Ok(Message::Text(text))) => return Some(text.to_string()),
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
                 Some(Ok(_)) => {}
@@ -341,6 +361,15 @@ impl Client {
             if closed {
                 return;
             }
+        }
+    }
+
+    /// Until the server has the answer to its first ping, which it sends at once: then it asks for none for a while.
+    pub async fn has_answered(&mut self) {
+        let mut answered = false;
+        while !answered {
+            answered = self.pings > 0;
+            self.call(&json!(["ipaddr"])).await;
         }
     }
 

@@ -11,7 +11,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{cluster::Variables, get, wait_until};
+use super::{PATIENCE, cluster::Variables, get};
 
 /// A running `duet`.
 pub struct NodeProcess {
@@ -61,7 +61,16 @@ impl NodeProcess {
     }
 
     pub async fn until_ready(&self) {
-        wait_until("the node is ready", || async { self.is_ready().await }).await;
+        let ready = tokio::time::timeout(PATIENCE, async {
+            while !self.is_ready().await {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        if ready.await.is_err() {
+            let answer = tokio::time::timeout(PATIENCE, get(self.admin, "/readyz")).await;
+            let said = std::fs::read_to_string(self.output.path()).unwrap_or_default();
+            panic!("the node never was ready: {answer:?}\n{}{said}", self.log());
+        }
     }
 
     pub async fn is_ready(&self) -> bool {
