@@ -98,6 +98,8 @@ struct Outgoing {
     stuck: bool,
     /// Something is to be sent, and whoever does it knows.
     queued: bool,
+    /// The other node is gone, and nobody looks after this line any more.
+    ended: bool,
 }
 
 impl std::fmt::Debug for Outgoing {
@@ -147,6 +149,8 @@ pub enum Refused {
     Full,
     /// The other node has not answered for long.
     Stuck,
+    /// The other node is gone.
+    Ended,
 }
 
 impl Line {
@@ -166,6 +170,7 @@ impl Line {
                 rewound: None,
                 stuck: false,
                 queued: false,
+                ended: false,
             }),
             incoming: Mutex::default(),
             sending: tokio::sync::Mutex::default(),
@@ -175,7 +180,7 @@ impl Line {
     /// Takes a record to be sent; tells whether somebody has to be told that there is something.
     ///
     /// # Errors
-    /// Gives the receipt back, when the record is perishable and cannot wait.
+    /// Gives the receipt back, when the record is perishable and cannot wait, or the other node is gone.
     pub fn push(
         &self,
         record: Vec<u8>,
@@ -185,6 +190,9 @@ impl Line {
         now: Instant,
     ) -> Result<bool, (Refused, Option<Receipt>)> {
         let mut outgoing = self.outgoing();
+        if outgoing.ended {
+            return Err((Refused::Ended, receipt));
+        }
         if perishable && outgoing.stuck {
             return Err((Refused::Stuck, receipt));
         }
@@ -422,12 +430,14 @@ impl Line {
         *freed += bytes;
     }
 
-    /// The other node is gone: nothing that waits will have a receipt. Tells how many bytes no longer wait.
+    /// The other node is gone: nothing that waits will have a receipt, and nothing more is taken. Tells how many bytes no longer
+    /// wait.
     pub fn end(&self, due: &mut Vec<Due>) -> usize {
         let mut outgoing = self.outgoing();
         let waiting = std::mem::take(&mut outgoing.waiting);
         due.extend(waiting.into_iter().filter_map(Sent::give_up));
         outgoing.sent = 0;
+        outgoing.ended = true;
         std::mem::take(&mut outgoing.bytes)
     }
 
@@ -688,7 +698,9 @@ mod tests {
         pair.ends[0].tick(later, patience, &mut due, &mut freed);
         assert!(pair.ends[0].push(vec![1], false, true, None, later).is_ok(), "the line is not stuck");
         assert_eq!((pair.ends[0].end(&mut due), due.len(), freed), (5, 0, 0));
-        assert!(pair.ends[0].is_idle());
+        // Somebody may have found the line just before.
+        let refused = pair.ends[0].push(vec![1], false, false, None, later);
+        assert!(matches!(refused, Err((Refused::Ended, None))) && pair.ends[0].is_idle());
     }
 
     #[test]
