@@ -6,7 +6,7 @@
 //!
 //! What two and eight nodes cost at least is shown by as many bare relays that Redis joins: how much of the growth is duet's
 //! own, and how much is that of more processes with less to do each. For that all of them run at once and are loaded in
-//! [`turns`].
+//! turns.
 
 pub(super) mod system;
 mod turns;
