@@ -124,6 +124,11 @@ pub struct Client {
 }
 
 impl Client {
+    /// Over a WebSocket on which nothing was heard yet.
+    fn unopened(stream: WebSocketStream<MaybeTlsStream<TcpStream>>) -> Self {
+        Self { stream: Box::new(stream), id: String::new(), acks: 0, pings: 0, kept: std::collections::VecDeque::new() }
+    }
+
     /// Connects, and waits until it is connected.
     pub async fn connect(node: &Node) -> Self {
         Self::over(node.public, TcpStream::connect(node.public).await.expect("connected")).await
@@ -140,13 +145,7 @@ impl Client {
             let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
             let stream = TcpStream::connect(address).await.ok()?;
             let (stream, _) = tokio_tungstenite::client_async(url, MaybeTlsStream::Plain(stream)).await.ok()?;
-            let mut client = Self {
-                stream: Box::new(stream),
-                id: String::new(),
-                acks: 0,
-                pings: 0,
-                kept: std::collections::VecDeque::new(),
-            };
+            let mut client = Self::unopened(stream);
             client.frame().await?;
             client.send_text("40").await;
             client.frame().await?;
@@ -197,13 +196,7 @@ impl Client {
         let url = format!("ws://{address}/socket.io/?EIO={eio}&transport=websocket{query}");
         let stream = MaybeTlsStream::Plain(TcpStream::connect(address).await.expect("connected"));
         let (stream, _) = tokio_tungstenite::client_async(url, stream).await.expect("a WebSocket");
-        let mut client = Self {
-            stream: Box::new(stream),
-            id: String::new(),
-            acks: 0,
-            pings: 0,
-            kept: std::collections::VecDeque::new(),
-        };
+        let mut client = Self::unopened(stream);
         let open = client.frame().await.expect("open");
         let open: Value = serde_json::from_str(open.strip_prefix('0').expect("open")).expect("JSON");
         open["sid"].as_str().expect("an id").clone_into(&mut client.id);
@@ -276,13 +269,7 @@ impl Client {
                 _ => 0,
             }
         })?;
-        let mut client = Self {
-            stream: Box::new(stream),
-            id: String::new(),
-            acks: 0,
-            pings: 0,
-            kept: std::collections::VecDeque::new(),
-        };
+        let mut client = Self::unopened(stream);
         assert!(client.frame().await.expect("open").starts_with('0'));
         client.send_text(&format!("40{auth}")).await;
         let connected = client.frame().await.expect("connected");
