@@ -468,7 +468,7 @@ impl Held {
             row("CPU between heartbeats, ms a second", 1, idle::Figures::cpu_ms_a_second),
             row("  of it Redis", 1, |held| held.redis_cpu_ms_a_second),
             Figure {
-                name: "  more than beside an idle Redis",
+                name: "  more than beside an idle Redis, ms a second",
                 decimals: 1,
                 server: self.renewals(),
                 reference: Vec::new(),
@@ -597,7 +597,10 @@ mod tests {
         let mut measured = Measured { hold, ..Measured::default() };
         assert_eq!(missed(&measured), []);
         measured.hold.with_redis[0].redis_cpu_ms_a_second = 4.0;
-        assert_eq!(missed(&measured), [("duet, silent, with Redis".to_owned(), "  more than beside an idle Redis")]);
+        assert_eq!(
+            missed(&measured),
+            [("duet, silent, with Redis".to_owned(), "  more than beside an idle Redis, ms a second")]
+        );
     }
 
     #[test]
