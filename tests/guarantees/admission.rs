@@ -299,6 +299,7 @@ async fn who_guesses_at_tokens_is_slowed_down_then_refused() {
     let node = with_secret(&[("DUET_LIMITS__FAILURES", "1/h burst 6"), ("DUET_TIMEOUTS__PING_INTERVAL", "60s")]).await;
     let signer = Signer::hs256(SECRET);
     let mut known = enter(&node, &signer.token(&for_rooms(&["mine"]))).await.expect("let in");
+    known.has_answered().await;
     // A room that the token is not for counts as a wrong token does.
     assert_eq!(join(&mut known, "foreign").await["code"], "forbidden");
     for n in 0..4 {
