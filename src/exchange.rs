@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use socketioxide_core::Str;
 
 use crate::{
-    id::{Generation, NodeId, PeerId, RoomName},
+    id::{Generation, NodeId, PeerId, RoomName, SeatKey},
     protocol::{ByeReason, Heard},
     rooms::{Occupant, Serial},
     telemetry::trace::TraceContext,
@@ -48,8 +48,9 @@ pub enum Content {
     Departed(ByeReason),
     /// The sender took a seat back.
     Resumed(Box<Resumption>),
-    /// The sender's client counts what it hears, and had been told of so many peers on its seat when it was told of this one.
-    Counts(u32),
+    /// The sender's client counts what it hears, and had been told of so many peers on its seat when it was told of this one. With the
+    /// key of its seat.
+    Counts(u32, Option<SeatKey>),
     /// What was kept for this one, and waits for what came before it, is to be handed out up to this.
     HandOut(Serial),
     /// The sender has the seat of the one this is for, which can do nothing more there.
@@ -71,6 +72,8 @@ pub struct Arrival {
     pub messages: u64,
     /// Its client counts what it hears.
     pub counts: bool,
+    /// What tells the seat from any other that the room had or will have; none if nobody can take it back, or an earlier version says it.
+    pub key: Option<SeatKey>,
 }
 
 /// How a seat was taken back.

@@ -170,6 +170,20 @@ impl fmt::Debug for ResumeToken {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SeatKey(u128);
 
+impl SeatKey {
+    /// As nodes tell it to each other.
+    #[must_use]
+    pub const fn to_number(self) -> u128 {
+        self.0
+    }
+
+    /// Reads what [`SeatKey::to_number`] gives.
+    #[must_use]
+    pub const fn from_number(number: u128) -> Self {
+        Self(number)
+    }
+}
+
 impl fmt::Display for SeatKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)

@@ -614,8 +614,8 @@ impl Signaling {
                 this.peer_away(&session, &room, from, away);
                 Delivery::Delivered
             }
-            Content::Counts(peers) => {
-                recent::peer_counts(&session, &room, from, peers);
+            Content::Counts(peers, key) => {
+                recent::peer_counts(&session, &room, from, (peers, key));
                 Delivery::Delivered
             }
             Content::HandOut(last) => {
@@ -657,7 +657,7 @@ impl Signaling {
             Content::Event { .. }
             | Content::Pace(_)
             | Content::Away(_)
-            | Content::Counts(_)
+            | Content::Counts(..)
             | Content::HandOut(_)
             | Content::Superseded => Delivery::NoPeer,
         }

@@ -12,7 +12,7 @@ use bytes::{Buf, BufMut, Bytes};
 
 use crate::{
     exchange::{Answer, Arrival, Away, Content, Delivery, Letter, Question, Resumption, Tally},
-    id::{Generation, NodeId, PeerId, RoomName, Sid},
+    id::{Generation, NodeId, PeerId, RoomName, SeatKey, Sid},
     protocol::{ByeReason, Heard},
     rooms::{Occupant, Serial},
     telemetry::trace::TraceContext,
@@ -75,7 +75,7 @@ pub fn letter(letter: &Letter) -> Vec<u8> {
         Content::Resumed(..) => RESUMED,
         Content::Superseded => SUPERSEDED,
         Content::Away(_) => AWAY,
-        Content::Counts(_) => COUNTS,
+        Content::Counts(..) => COUNTS,
         Content::HandOut(_) => HAND_OUT,
     };
     record.put_u8(if trace.is_some() { kind | TRACED } else { kind });
@@ -98,6 +98,7 @@ pub fn letter(letter: &Letter) -> Vec<u8> {
         Content::Arrived(arrival) => {
             record.put_u64(arrival.order);
             put_rest(&mut record, arrival);
+            put_key(&mut record, arrival.key);
         }
         Content::Departed(reason) => record.put_slice(reason.name().as_bytes()),
         Content::Pace(slow) => record.put_u8(u8::from(*slow)),
@@ -112,9 +113,14 @@ pub fn letter(letter: &Letter) -> Vec<u8> {
                 record.put_slice(heard.id.0.as_str().as_bytes());
                 record.put_u32(heard.peers);
                 record.put_u64(heard.messages);
+                // Without a count, earlier versions would take it for one.
+                put_key(&mut record, arrival.key);
             }
         }
-        Content::Counts(peers) => record.put_u32(*peers),
+        Content::Counts(peers, key) => {
+            record.put_u32(*peers);
+            put_key(&mut record, *key);
+        }
         Content::HandOut(last) => put_serial(&mut record, *last),
         Content::Superseded => {}
         Content::Away(away) => {
@@ -248,7 +254,8 @@ pub fn read_record(mut record: Bytes, from: NodeId, to: NodeId) -> Option<Record
         }
         ARRIVED => {
             let order = record.try_get_u64().ok()?;
-            Content::Arrived(take_rest(&mut record, order)?)
+            let arrival = take_rest(&mut record, order)?;
+            Content::Arrived(Arrival { key: take_key(&mut record), ..arrival })
         }
         DEPARTED => {
             Content::Departed(ByeReason::ALL.into_iter().find(|reason| reason.name().as_bytes() == &record[..])?)
@@ -261,9 +268,10 @@ pub fn read_record(mut record: Bytes, from: NodeId, to: NodeId) -> Option<Record
             let before = Occupant { node: NodeId(take_sid(&mut record)?), ..before };
             let arrival = take_rest(&mut record, order)?;
             let heard = if record.is_empty() { None } else { Some(take_heard(&mut record)?) };
+            let arrival = Arrival { key: take_key(&mut record), ..arrival };
             Content::Resumed(Box::new(Resumption { arrival, before, heard }))
         }
-        COUNTS => Content::Counts(record.try_get_u32().ok()?),
+        COUNTS => Content::Counts(record.try_get_u32().ok()?, take_key(&mut record)),
         HAND_OUT => Content::HandOut(take_serial(&mut record)?),
         SUPERSEDED => Content::Superseded,
         AWAY => Content::Away(Away {
@@ -456,6 +464,17 @@ fn take_heard(from: &mut Bytes) -> Option<Heard> {
     Some(Heard { id, peers: from.try_get_u32().ok()?, messages: from.try_get_u64().ok()? })
 }
 
+fn put_key(to: &mut Vec<u8>, key: Option<SeatKey>) {
+    if let Some(key) = key {
+        to.put_u128(key.to_number());
+    }
+}
+
+/// At the end of a record: nodes of earlier versions do not say it, and do not read so far.
+fn take_key(from: &mut Bytes) -> Option<SeatKey> {
+    from.try_get_u128().ok().map(SeatKey::from_number)
+}
+
 fn take_node(from: &mut Bytes) -> Option<NodeId> {
     take_sid(from).map(NodeId)
 }
@@ -475,6 +494,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::id::ResumeToken;
 
     fn occupant(node: NodeId) -> Occupant {
         Occupant { peer: PeerId(Sid::new()), generation: Generation(7), node }
@@ -490,8 +510,9 @@ mod tests {
     fn records_and_frames_come_out_as_they_went_in() {
         let (a, b) = (NodeId::random(), NodeId::random());
         let last = Serial { seat: 1 << 61, said: u64::MAX };
+        let key = ResumeToken::random().map(|token| token.key());
         let arrival =
-            Arrival { order: 1, handed: vec![Serial { seat: 7, said: 8 }, last], messages: 1 << 62, counts: true };
+            Arrival { order: 1, handed: vec![Serial { seat: 7, said: 8 }, last], messages: 1 << 62, counts: true, key };
         let heard = Heard { id: PeerId(Sid::new()), peers: 3, messages: 1 << 63 };
         let resumption = Resumption { arrival, before: occupant(NodeId::random()), heard: Some(heard) };
         let contents = [
@@ -501,9 +522,14 @@ mod tests {
             Content::Arrived(resumption.arrival.clone()),
             Content::Pace(true),
             Content::Pace(false),
-            Content::Resumed(Box::new(Resumption { heard: None, ..resumption.clone() })),
+            Content::Resumed(Box::new(Resumption {
+                heard: None,
+                arrival: Arrival { key: None, ..resumption.arrival.clone() },
+                ..resumption.clone()
+            })),
             Content::Resumed(Box::new(resumption)),
-            Content::Counts(u32::MAX),
+            Content::Counts(u32::MAX, key),
+            Content::Counts(0, None),
             Content::HandOut(last),
             Content::HandOut(Serial::LAST),
             Content::Superseded,

@@ -286,7 +286,7 @@ impl Signaling {
             let Some(seat) = seat_in(&mut seats, room) else { return };
             seat.token = told.token;
             seat.take(Role::Joined, order);
-            arrival = self::arrival(order, mail.as_deref().unwrap_or_default(), session.counts());
+            arrival = self::arrival(order, mail.as_deref().unwrap_or_default(), session.counts(), seat.token);
             match std::mem::take(&mut seat.early) {
                 Early::Departed(gone, reason) if gone == other => {
                     self.hand_out(session, mail.take());
@@ -376,6 +376,7 @@ impl Signaling {
         self.take_due(session, room, seat, &|_, _| true);
         seat.latest = arrival.order;
         link.counts = arrival.counts.then_some(0);
+        link.key = arrival.key;
         if seat.role.is_some() {
             self.tell_arrived(session, room, seat, link, arrival);
         } else {

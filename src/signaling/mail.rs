@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     exchange::{Arrival, Delivery, Haste},
-    id::RoomName,
+    id::{ResumeToken, RoomName},
     metrics::RelayResult,
     rooms::{KeepOutcome, Mail, Occupant, RegistryError, Serial},
 };
@@ -417,10 +417,11 @@ fn result_of(delivery: Delivery) -> RelayResult {
 }
 
 /// How a seat was taken for which that was kept.
-pub(super) fn arrival(order: u64, mail: &[Mail], counts: bool) -> Arrival {
+pub(super) fn arrival(order: u64, mail: &[Mail], counts: bool, token: Option<ResumeToken>) -> Arrival {
     let handed = mail.iter().map(|mail| mail.serial).collect();
     let parcels = mail.iter().filter_map(|mail| Parcel::from_body(mail.body.clone()));
-    Arrival { order, handed, messages: parcels.filter(Parcel::is_counted).count() as u64, counts }
+    let messages = parcels.filter(Parcel::is_counted).count() as u64;
+    Arrival { order, handed, messages, counts, key: token.map(|token| token.key()) }
 }
 
 impl Parcel {

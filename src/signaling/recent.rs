@@ -25,7 +25,7 @@ use super::{
 use crate::{
     adapter::Undelivered,
     exchange::{Content, Resumption},
-    id::RoomName,
+    id::{RoomName, SeatKey},
     metrics::RelayResult,
     rooms::{Occupant, Serial},
 };
@@ -111,7 +111,7 @@ impl Recent {
 
     /// From which place on the peer, which is back, has not heard what was handed on by `link`, if that can be told.
     fn unheard_from(&self, link: &Link, resumption: &Resumption) -> Option<u64> {
-        let heard = resumption.heard?;
+        let heard = resumption.heard.filter(|_| link.is_of_seat(resumption) == Some(true))?;
         if heard.id != link.occupant.peer {
             // Or it is of a connection that was never told of here, and so was sent nothing from here.
             return (link.before == Some(heard.id) || resumption.before.peer == heard.id).then_some(0);
@@ -273,7 +273,9 @@ impl Signaling {
         let (old, recent) = &mut **memory;
         let from = recent.unheard_from(old, resumption);
         let missing = recent.missing(from);
+        let key = old.key.filter(|_| old.is_of_seat(resumption) == Some(true));
         *old = Link::elsewhere(by);
+        old.key = resumption.arrival.key.or(key);
         old.before = from.and(resumption.heard.map(|heard| heard.id));
         old.counts = resumption.arrival.counts.then_some(0);
         let mut parcels = Vec::with_capacity(missing.len());
@@ -335,15 +337,15 @@ impl Signaling {
         if !session.counts() {
             return;
         }
-        let (who, peers) = (session.occupant(), seat.peers);
+        let (who, peers, key) = (session.occupant(), seat.peers, seat.token.map(|token| token.key()));
         if to.occupant.node != self.node {
-            return self.send_letter(room, who, to.occupant, Content::Counts(peers));
+            return self.send_letter(room, who, to.occupant, Content::Counts(peers, key));
         }
         // Not here: one session's lock is held.
         let (other, room): (Weak<Session>, _) = (Weak::clone(&to.session), room.clone());
         self.lifecycle.spawn(async move {
             if let Some(other) = other.upgrade() {
-                peer_counts(&other, &room, who, peers);
+                peer_counts(&other, &room, who, (peers, key));
             }
         });
     }
@@ -380,11 +382,12 @@ impl Signaling {
     }
 }
 
-/// The client of `who` counts what it hears, and had been told of so many peers when it was told of this one.
-pub(super) fn peer_counts(session: &Session, room: &RoomName, who: Occupant, peers: u32) {
+/// The client of `who` counts what it hears, and had been told of so many peers when it was told of this one; with the key of its seat.
+pub(super) fn peer_counts(session: &Session, room: &RoomName, who: Occupant, (peers, key): (u32, Option<SeatKey>)) {
     let mut seats = session.seats();
     let link = seat_in(&mut seats, room).and_then(|seat| seat.link.as_mut());
     if let Some(link) = link.filter(|link| link.occupant == who) {
         link.counts = Some(peers);
+        link.key = link.key.or(key);
     }
 }

@@ -533,7 +533,7 @@ pub(super) fn event_of(content: &Content) -> &'static str {
         | Content::Pace(_)
         | Content::Resumed(..)
         | Content::Superseded
-        | Content::Counts(_)
+        | Content::Counts(..)
         | Content::HandOut(_)
         | Content::Away(_) => None,
     };

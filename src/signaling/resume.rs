@@ -150,6 +150,8 @@ impl Signaling {
             && kept.other == Some(gone)
         {
             kept.other = None;
+            // What was said to it is for nobody else.
+            kept.memory = None;
         }
     }
 
@@ -254,7 +256,7 @@ impl Signaling {
             let Some(seat) = seat_in(&mut seats, room) else { return };
             seat.token = token;
             seat.take(role, order);
-            let arrival = arrival(order, mail.as_deref().unwrap_or_default(), session.counts());
+            let arrival = arrival(order, mail.as_deref().unwrap_or_default(), session.counts(), token);
             resumption = Resumption { arrival, before, heard };
             match (std::mem::take(&mut seat.early), other) {
                 // Gone, and another came: it will have been told of this one, and this one of it.
@@ -443,8 +445,10 @@ impl Signaling {
         mut hand_out: impl FnMut(Serial),
     ) {
         let Resumption { arrival, heard, .. } = resumption;
-        // Whom it is linked to may be an earlier one still, when two took the seat back one after the other.
-        let old = seat.link.clone().filter(|_| seat.role.is_some() && arrival.order > seat.latest);
+        // Whom it is linked to may be an earlier one still, when two took the seat back one after the other; or somebody else, who
+        // had the seat before: the news of his end, and of who came then, are late.
+        let is_old = |link: &Link| link.is_of_seat(resumption) != Some(false);
+        let old = seat.link.clone().filter(|_| seat.role.is_some() && arrival.order > seat.latest).filter(is_old);
         let Some(old) = old else {
             hand_out(Serial::LAST);
             return self.take_arrived(session, room, seat, link, arrival);
@@ -455,6 +459,13 @@ impl Signaling {
         }
         link.met = true;
         link.counts = arrival.counts.then_some(0);
+        link.key = arrival.key;
+        if old.is_of_seat(resumption) == Some(true) {
+            link.key = link.key.or(old.key);
+        } else {
+            // What was said to one is not for another.
+            seat.give_up_outbox();
+        }
         seat.link = Some(link);
         let missed = self.missed(seat, &old, resumption);
         self.empty_outbox(session, room, seat, arrival, missed, hand_out);

@@ -16,7 +16,7 @@ use super::{Presence, inbox::Inbox, lock, mail::Outbox, recent::Recent};
 use crate::{
     admission::Grant,
     exchange::Resumption,
-    id::{Generation, NodeId, PeerId, ResumeToken, RoomName},
+    id::{Generation, NodeId, PeerId, ResumeToken, RoomName, SeatKey},
     protocol::ByeReason,
     rooms::{Mail, Occupant, Role, Serial},
     transport::flow::{Flow, Pause},
@@ -103,6 +103,7 @@ impl Seat {
         let is_known = |id| id == link.occupant.peer || link.before == Some(id);
         resumption.heard.is_some_and(|heard| !is_known(heard.id))
             && resumption.before != link.occupant
+            && link.is_of_seat(resumption) == Some(true)
             && resumption.arrival.order > self.latest
     }
 
@@ -159,13 +160,24 @@ pub struct Link {
     pub handed: u64,
     /// The connection before that the peer may still tell its count of: by the present one it has then heard nothing.
     pub before: Option<PeerId>,
+    /// What tells its seat from any other of the room, if that was told.
+    pub key: Option<SeatKey>,
 }
 
 impl Link {
     /// To a peer on another node.
     #[must_use]
     pub fn elsewhere(occupant: Occupant) -> Self {
-        Self { occupant, session: Weak::new(), away: false, met: false, counts: None, handed: 0, before: None }
+        Self { occupant, session: Weak::new(), away: false, met: false, counts: None, handed: 0, before: None, key: None }
+    }
+
+    /// Whether the seat that was taken back is the one that this peer has or had; none: nobody can tell.
+    #[must_use]
+    pub fn is_of_seat(&self, resumption: &Resumption) -> Option<bool> {
+        if self.occupant == resumption.before {
+            return Some(true);
+        }
+        self.key.zip(resumption.arrival.key).map(|(own, key)| own == key)
     }
 
     /// To a peer of this node.

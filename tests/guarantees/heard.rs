@@ -272,6 +272,41 @@ async fn what_was_said_to_one_peer_never_reaches_the_next(first: &Node, second: 
     hears(&mut c, 3..4).await;
 }
 
+async fn what_a_lost_peer_said_to_one_never_reaches_the_next(first: &Node, second: &Node, third: &Node) {
+    for claims_to_be_the_first in [false, true] {
+        let (mut a, mut b) = (Client::connect(first).await, Client::connect(second).await);
+        let (token, _) = pair(&mut a, &mut b).await;
+        say(&mut a, 0..3, &ok()).await;
+        let lost = a.id.clone();
+        drop(a);
+        b.until("peer reconnecting").await;
+        assert_eq!(b.call(&json!(["bye", "r"])).await, ok());
+        // Another comes while it is away, is lost as well, and is back first.
+        let mut c = Client::connect(third).await;
+        let joined = join_counting(&mut c, &Value::Null, json!(true)).await;
+        assert_eq!(joined["outcome"], "joined");
+        let known = if claims_to_be_the_first { &b.id } else { &c.id };
+        let heard = json!({"id": known, "peers": 0, "messages": 0});
+        drop(c);
+        let mut c = Client::connect(second).await;
+        assert_eq!(join_counting(&mut c, &joined["resume"], heard).await["outcome"], "resumed");
+        let mut a = Client::connect(third).await;
+        let nothing = json!({"id": lost, "peers": 1, "messages": 0});
+        assert_eq!(join_counting(&mut a, &token, nothing).await["outcome"], "resumed");
+        say(&mut a, 3..4, &ok()).await;
+        let first_heard = loop {
+            if let Heard::Event(name, arguments) = c.hear().await
+                && name == "message"
+            {
+                break arguments;
+            }
+        };
+        assert_eq!(first_heard, [json!(3)]);
+        assert_eq!(a.call(&json!(["bye", "r"])).await, ok());
+        assert_eq!(c.call(&json!(["bye", "r"])).await, ok());
+    }
+}
+
 /// One talks, waiting for each answer, and the other is lost in every way again and again: nothing that was acknowledged is lost.
 async fn nothing_that_is_acknowledged_is_lost_or_comes_twice(first: &Node, second: &Node, third: &Node) {
     let (mut a, mut b) = (Client::connect(first).await, Client::connect(second).await);
@@ -342,6 +377,7 @@ on_one_node_and_on_three!(
     "15s": who_waited_for_its_seat_counts_as_well,
     "15s": copies_of_a_client_take_its_seat_from_each_other,
     "15s": what_was_said_to_one_peer_never_reaches_the_next,
+    "15s": what_a_lost_peer_said_to_one_never_reaches_the_next,
     "15s": nothing_that_is_acknowledged_is_lost_or_comes_twice,
 );
 

@@ -25,10 +25,12 @@ use crate::support::{
     wait_until,
 };
 
-const CLIENTS: u64 = 24;
-const ROOMS: u64 = 8;
+const CLIENTS: u64 = 64;
+const ROOMS: u64 = 24;
 const LEASE: Duration = Duration::from_secs(7);
 const RENEW: Duration = Duration::from_secs(1);
+/// How long a client waits for an answer.
+const ANSWERED: Duration = Duration::from_secs(20);
 /// What may be on its way when a session ends.
 const UNDER_WAY: Duration = Duration::from_secs(3);
 
@@ -70,6 +72,15 @@ struct Fault {
     to: Instant,
 }
 
+/// A client waited for an answer, on a connection that stayed open.
+#[derive(Debug, Clone)]
+struct Unanswered {
+    node: usize,
+    what: String,
+    /// When it gave up.
+    at: Instant,
+}
+
 impl Session {
     /// Whether one of the sessions of its seat had ended by then: what was said at that time was for this seat.
     fn resumed_before<'a>(&self, mut of_seat: impl Iterator<Item = &'a Self>, at: Instant) -> bool {
@@ -82,9 +93,19 @@ impl Session {
 struct History {
     sessions: Vec<Session>,
     faults: Vec<Fault>,
+    unanswered: Vec<Unanswered>,
 }
 
 impl History {
+    /// The sessions of each room.
+    fn by_room(&self) -> HashMap<&str, Vec<&Session>> {
+        let mut by_room: HashMap<&str, Vec<&Session>> = HashMap::new();
+        for session in &self.sessions {
+            by_room.entry(&session.room).or_default().push(session);
+        }
+        by_room
+    }
+
     /// Until when a session held its seat, as far as its node could tell anybody: one that is frozen tells nobody that its
     /// lease ended; one that is cut off keeps a pair that it holds whole (`cluster.keep_pairs`).
     fn seated_until(&self, session: &Session) -> Instant {
@@ -120,12 +141,13 @@ impl History {
     /// What a session did not hear any more, the next of its seat does, if it tells so and the sender is still there: what was not.
     fn swallowed(&self, heard_by: &HashMap<(u64, u64), u64>) -> Vec<String> {
         let mut wrong = Vec::new();
+        let by_room = self.by_room();
         for sender in &self.sessions {
+            let of_room = &by_room[&*sender.room];
             for (number, at) in &sender.sent {
-                let of_seat = |seat: &str| self.sessions.iter().filter(|one| one.seat == seat).collect::<Vec<_>>();
-                let missed = self.sessions.iter().filter(|next| {
-                    next.room == sender.room
-                        && next.seat != sender.seat
+                let of_seat = |seat: &str| of_room.iter().filter(|one| one.seat == seat).collect::<Vec<_>>();
+                let missed = of_room.iter().filter(|next| {
+                    next.seat != sender.seat
                         && next.told
                         && next.from > *at
                         && next.from + UNDER_WAY < sender.to
@@ -142,11 +164,26 @@ impl History {
                         }
                 });
                 if !heard_by.contains_key(&(sender.number, *number)) && missed.count() > 0 {
-                    wrong.push(format!("{}'s {number} was acknowledged and not sent again", sender.number));
+                    let told = self.told_of(sender.number, *number);
+                    wrong.push(format!("{}'s {number} was acknowledged and not sent again: {told}", sender.number));
                 }
             }
         }
         wrong
+    }
+
+    /// Every call is answered as long as its connection is open, unless the node stood still.
+    fn unanswered(&self) -> impl Iterator<Item = String> {
+        let excused = |one: &Unanswered, fault: &Fault| {
+            fault.kind == Kind::Frozen
+                && fault.node == one.node
+                && fault.from < one.at
+                && one.at < fault.to + ANSWERED + UNDER_WAY
+        };
+        self.unanswered
+            .iter()
+            .filter(move |one| !self.faults.iter().any(|fault| excused(one, fault)))
+            .map(|one| format!("node {} never answered {}", one.node, one.what))
     }
 
     /// Whoever heard that message, and the sender: when they came and went since the first of them did, with what happened then.
@@ -186,12 +223,10 @@ impl History {
         let mut wrong = Vec::new();
         let by_number: HashMap<u64, &Session> = self.sessions.iter().map(|session| (session.number, session)).collect();
         // Never three.
-        let mut by_room: HashMap<&str, Vec<(Instant, Instant, u64)>> = HashMap::new();
-        for session in &self.sessions {
-            by_room.entry(&session.room).or_default().push((session.from, self.seated_until(session), session.number));
-        }
-        for (room, seats) in &by_room {
-            for (from, _, number) in seats {
+        let by_room = self.by_room();
+        for (room, sessions) in &by_room {
+            let seats: Vec<_> = sessions.iter().map(|one| (one.from, self.seated_until(one), one.number)).collect();
+            for (from, _, number) in &seats {
                 let here: Vec<_> = seats.iter().filter(|seat| seat.0 <= *from && *from < seat.1).collect();
                 if here.len() > 2 {
                     let nodes: Vec<_> = here.iter().map(|seat| (seat.2, by_number[&seat.2].node)).collect();
@@ -209,10 +244,11 @@ impl History {
                 }
                 if let Some(sender) = by_number.get(sender)
                     && (sender.to + UNDER_WAY < session.from || session.to + UNDER_WAY < sender.from)
-                    && self.faults.iter().all(|fault| fault.node != sender.node && fault.node != session.node)
-                    && !(sender.kept.iter().any(|(kept, _)| kept == number) && self.sat_together(sender, session))
+                    && !self.sat_together(sender, session)
                 {
-                    wrong.push(format!("{} heard {}, which was never there with it", session.number, sender.number));
+                    let told = self.told_of(sender.number, *number);
+                    let (one, other) = (session.number, sender.number);
+                    wrong.push(format!("{one} heard {other}, which was never there with it: {told}"));
                 }
                 if last.insert(*sender, *number).is_some_and(|before| before >= *number) {
                     wrong.push(format!("{} heard {sender}'s {number} again or too late", session.number));
@@ -224,9 +260,10 @@ impl History {
         }
         // What was kept is there for the seat that it was for, as soon as its peer is back.
         for sender in &self.sessions {
+            let of_room = &by_room[&*sender.room];
             for (number, at) in &sender.kept {
-                let missed = self.sessions.iter().filter(|other| {
-                    let of_seat = || self.sessions.iter().filter(|one| one.seat == other.seat);
+                let missed = of_room.iter().filter(|other| {
+                    let of_seat = || of_room.iter().copied().filter(|one| one.seat == other.seat);
                     let first_since = of_seat().filter(|one| one.from > *at).all(|one| one.from >= other.from);
                     // A request whose answer was lost may have been a session that nobody here knows of.
                     other.from > *at
@@ -234,7 +271,6 @@ impl History {
                         && first_since
                         && other.resumed_before(of_seat(), *at)
                         && other.to > other.from + UNDER_WAY
-                        && other.room == sender.room
                         && other.seat != sender.seat
                         && self.faults.iter().all(|fault| fault.to + UNDER_WAY < *at || other.to < fault.from)
                 });
@@ -244,21 +280,21 @@ impl History {
             }
         }
         wrong.extend(self.swallowed(&heard_by));
+        wrong.extend(self.unanswered());
         // Every `ok` delivered.
         for sender in &self.sessions {
             for (number, at) in &sender.sent {
                 if heard_by.contains_key(&(sender.number, *number)) {
                     continue;
                 }
-                let ended = |other: &Session| {
+                let ended = |other: &&Session| {
                     let fault = |fault: &Fault| {
                         fault.node == other.node && fault.from < *at + UNDER_WAY && *at < fault.to + UNDER_WAY
                     };
                     other.to < *at + UNDER_WAY || self.faults.iter().any(fault)
                 };
-                let mut there = self.sessions.iter().filter(|other| {
+                let mut there = by_room[&*sender.room].iter().filter(|other| {
                     other.number != sender.number
-                        && other.room == sender.room
                         && other.from <= *at
                         && other.to + UNDER_WAY >= *at
                 });
@@ -295,6 +331,14 @@ struct World {
 impl World {
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
+    }
+
+    /// An answer did not come: noted, unless the connection was closed.
+    fn gives_up(&self, client: &Client, node: usize, call: &Value) {
+        if !client.is_closed() {
+            let what = call.to_string().chars().take(80).collect();
+            self.history.lock().expect("the history").unanswered.push(Unanswered { node, what, at: Instant::now() });
+        }
     }
 
     async fn fault<F: Future>(&self, nodes: &[usize], kind: Kind, during: F) -> F::Output {
@@ -336,9 +380,10 @@ async fn live(world: Arc<World>, mut dice: Dice) {
             Value::Null => json!(["create or join", room, {"heard": true}]),
             token => json!(["create or join", room, {"resume": token, "heard": so_far}]),
         };
-        let answer = client.try_call(&join, Duration::from_secs(20)).await;
+        let answer = client.try_call(&join, ANSWERED).await;
         let from = Instant::now();
         let Some(answer) = answer else {
+            world.gives_up(&client, node, &join);
             // Nobody can say what came of it: the token does.
             seat = Some((room, token, so_far)).filter(|(_, token, _)| !token.is_null());
             continue;
@@ -370,8 +415,9 @@ async fn live(world: Arc<World>, mut dice: Dice) {
         let mut closed = false;
         for n in 0..dice.below(40) {
             let message = json!(["message", {"from": number, "room": room, "n": n, "padding": "x".repeat(400)}]);
-            match client.try_call(&message, Duration::from_secs(20)).await {
+            match client.try_call(&message, ANSWERED).await {
                 None => {
+                    world.gives_up(&client, node, &message);
                     closed = true;
                     break;
                 }
@@ -391,11 +437,15 @@ async fn live(world: Arc<World>, mut dice: Dice) {
             }
         }
         session.to = Instant::now();
-        let way = dice.below(4);
-        if way > 1 {
+        // It leaves, is lost for good, or is lost and comes back.
+        let way = dice.below(8);
+        if way > 2 {
             seat = Some((room.clone(), answer["resume"].clone(), Value::Null));
-        } else if !closed && way == 0 {
-            let _ = client.try_call(&json!(["bye", room]), Duration::from_secs(20)).await;
+        } else if !closed && way > 0 {
+            let bye = json!(["bye", room]);
+            if client.try_call(&bye, ANSWERED).await.is_none() {
+                world.gives_up(&client, node, &bye);
+            }
         }
         let (id, mut peers, mut messages) = (client.id.clone(), 0, 0);
         for heard in client.heard() {
@@ -578,7 +628,7 @@ fn the_checker_finds_what_is_wrong() {
         heard: Vec::new(),
         told: false,
     };
-    let with = |sessions: Vec<Session>| History { sessions, faults: Vec::new() }.check();
+    let with = |sessions: Vec<Session>| History { sessions, ..History::default() }.check();
     assert!(with(vec![session(1, 0, 10), session(2, 1, 10), session(3, 10, 20)]).is_empty());
     assert_eq!(with(vec![session(1, 0, 10), session(2, 1, 10), session(3, 9, 20)]).len(), 1);
     let spoken = |sent: &[u64], heard: &[u64]| {
@@ -616,7 +666,14 @@ fn the_checker_finds_what_is_wrong() {
     let fault = Fault { node: 0, kind: Kind::Frozen, from: at(2), to: at(27) };
     let elsewhere = |number, from| Session { node: 1, ..session(number, from, 40) };
     let frozen = |from| {
-        History { sessions: vec![b.clone(), elsewhere(3, from), elsewhere(4, from)], faults: vec![fault] }.check().len()
+        let sessions = vec![b.clone(), elsewhere(3, from), elsewhere(4, from)];
+        History { sessions, faults: vec![fault], ..History::default() }.check().len()
     };
     assert_eq!((frozen(4) > 0, frozen(9)), (true, 0));
+    // A frozen node answers nobody.
+    let waited = |node, seconds| {
+        let unanswered = vec![Unanswered { node, what: "a call".into(), at: at(seconds) }];
+        History { faults: vec![fault], unanswered, ..History::default() }.check().len()
+    };
+    assert_eq!((waited(0, 25), waited(1, 25), waited(0, 1), waited(0, 60)), (0, 1, 1, 1));
 }

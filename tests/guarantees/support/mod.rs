@@ -121,12 +121,15 @@ pub struct Client {
     pings: u64,
     /// Heard while waiting for something else.
     kept: std::collections::VecDeque<Heard>,
+    /// It has been told that its connection was closed.
+    told_closed: bool,
 }
 
 impl Client {
     /// Over a WebSocket on which nothing was heard yet.
     fn unopened(stream: WebSocketStream<MaybeTlsStream<TcpStream>>) -> Self {
-        Self { stream: Box::new(stream), id: String::new(), acks: 0, pings: 0, kept: std::collections::VecDeque::new() }
+        let kept = std::collections::VecDeque::new();
+        Self { stream: Box::new(stream), id: String::new(), acks: 0, pings: 0, kept, told_closed: false }
     }
 
     /// Connects, and waits until it is connected.
@@ -148,7 +151,8 @@ impl Client {
             let mut client = Self::unopened(stream);
             client.frame().await?;
             client.send_text("40").await;
-            client.frame().await?;
+            let connected: Value = serde_json::from_str(client.frame().await?.strip_prefix("40")?).ok()?;
+            connected["sid"].as_str()?.clone_into(&mut client.id);
             Some(client)
         })
         .await
@@ -283,10 +287,11 @@ impl Client {
         Self::over_with(address, stream_from(source, address).await, &[]).await
     }
 
-    /// The next text frame that is no heartbeat, or none when the connection is closed.
+    /// The next text frame that is no heartbeat, or none when the connection is closed; heartbeats do not prolong the wait.
     async fn frame(&mut self) -> Option<String> {
+        let until = tokio::time::Instant::now() + PATIENCE * 2;
         loop {
-            match tokio::time::timeout(PATIENCE * 2, self.stream.next()).await.expect("something in time") {
+            match tokio::time::timeout_at(until, self.stream.next()).await.expect("something in time") {
                 Some(Ok(Message::Text(text))) if text.as_str() == "2" => {
                     self.send_text("3").await;
                     self.pings += 1;
@@ -331,12 +336,15 @@ impl Client {
         }
     }
 
-    /// The next thing it hears.
+    /// The next thing it hears. After the end there is none: who asks again would ask for ever.
     pub async fn hear(&mut self) -> Heard {
-        match self.kept.pop_front() {
+        assert!(!self.told_closed, "its connection was closed");
+        let heard = match self.kept.pop_front() {
             Some(kept) => kept,
             None => self.read().await,
-        }
+        };
+        self.told_closed = heard == Heard::Closed;
+        heard
     }
 
     /// Stays connected for that long, as a client does; what it hears is kept.
