@@ -39,7 +39,14 @@ cargo clippy --workspace --all-targets --locked -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 
 step "unit tests and guarantees"
-cargo test --workspace --locked
+tests=$(mktemp)
+# One that never ends would keep all others from being run, and its name would not be told.
+if ! timeout -k 10 30m cargo test --workspace --locked 2>&1 | tee "$tests"; then
+  echo "of the tests that took long, these did not end well:"
+  sed -n 's/^test \(.*\) has been running for over.*/\1/p' "$tests" | grep -vxFf <(sed -n 's/^test \(.*\) \.\.\. ok$/\1/p' "$tests") || true
+  exit 1
+fi
+rm "$tests"
 
 step "the release build"
 cargo build --release --workspace --locked

@@ -615,7 +615,7 @@ impl Signaling {
                 Delivery::Delivered
             }
             Content::Counts(peers, key) => {
-                recent::peer_counts(&session, &room, from, (peers, key));
+                this.peer_counts(&session, &room, from, (peers, key));
                 Delivery::Delivered
             }
             Content::HandOut(last) => {

@@ -98,6 +98,11 @@ impl Recent {
         self.entries.iter().rposition(|entry| entry.serial == serial)
     }
 
+    /// Whether there is something of which nobody knows yet what became of it, and nothing else.
+    pub(super) fn is_unsettled(&self) -> bool {
+        !self.entries.is_empty() && self.entries.iter().all(|entry| !entry.settled)
+    }
+
     /// Forgets what is older than `age`; tells whether anything is left.
     fn forget_old(&mut self, age: Duration) -> bool {
         while self.entries.front().is_some_and(|entry| entry.since.elapsed() > age) {
@@ -342,12 +347,30 @@ impl Signaling {
             return self.send_letter(room, who, to.occupant, Content::Counts(peers, key));
         }
         // Not here: one session's lock is held.
-        let (other, room): (Weak<Session>, _) = (Weak::clone(&to.session), room.clone());
+        let (signaling, other, room) = (Arc::clone(self), Weak::clone(&to.session), room.clone());
         self.lifecycle.spawn(async move {
             if let Some(other) = other.upgrade() {
-                peer_counts(&other, &room, who, (peers, key));
+                signaling.peer_counts(&other, &room, who, (peers, key));
             }
         });
+    }
+
+    /// The client of `who` counts what it hears, and had been told of so many peers when it was told of this one; with the key of its
+    /// seat.
+    pub(super) fn peer_counts(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        who: Occupant,
+        (peers, key): (u32, Option<SeatKey>),
+    ) {
+        let mut seats = session.seats();
+        let Some(seat) = seat_in(&mut seats, room) else { return };
+        if let Some(link) = seat.link.as_mut().filter(|link| link.occupant == who) {
+            link.counts = Some(peers);
+            link.key = link.key.or(key);
+            self.take_due(session, room, seat, &|seat, one| !seat.is_overtaken(&one.resumption));
+        }
     }
 
     /// Forgets what is too old to be missed, as long as the node runs.
@@ -379,15 +402,5 @@ impl Signaling {
                 now.shrink_to_fit();
             }
         }
-    }
-}
-
-/// The client of `who` counts what it hears, and had been told of so many peers when it was told of this one; with the key of its seat.
-pub(super) fn peer_counts(session: &Session, room: &RoomName, who: Occupant, (peers, key): (u32, Option<SeatKey>)) {
-    let mut seats = session.seats();
-    let link = seat_in(&mut seats, room).and_then(|seat| seat.link.as_mut());
-    if let Some(link) = link.filter(|link| link.occupant == who) {
-        link.counts = Some(peers);
-        link.key = link.key.or(key);
     }
 }

@@ -96,15 +96,17 @@ impl Seat {
     }
 
     /// Whether the news that the seat beside was taken back came sooner than those of the connection by which its client heard what it
-    /// tells. If it was taken from the one that this seat is linked to, none are missing.
+    /// tells: how its seat was taken, or, of the one that this seat is linked to, of how many peers it had been told.
     #[must_use]
     pub fn is_overtaken(&self, resumption: &Resumption) -> bool {
         let Some(link) = self.link.as_ref().filter(|_| self.role.is_some()) else { return false };
-        let is_known = |id| id == link.occupant.peer || link.before == Some(id);
-        resumption.heard.is_some_and(|heard| !is_known(heard.id))
-            && resumption.before != link.occupant
-            && link.is_of_seat(resumption) == Some(true)
-            && resumption.arrival.order > self.latest
+        let Some(heard) = resumption.heard else { return false };
+        let is_missing = if heard.id == link.occupant.peer {
+            link.counts.is_none() && self.recent.as_ref().is_some_and(|recent| recent.is_unsettled())
+        } else {
+            link.before != Some(heard.id) && resumption.before != link.occupant
+        };
+        is_missing && link.is_of_seat(resumption) == Some(true) && resumption.arrival.order > self.latest
     }
 
     /// All that wait to be linked to.
@@ -168,7 +170,16 @@ impl Link {
     /// To a peer on another node.
     #[must_use]
     pub fn elsewhere(occupant: Occupant) -> Self {
-        Self { occupant, session: Weak::new(), away: false, met: false, counts: None, handed: 0, before: None, key: None }
+        Self {
+            occupant,
+            session: Weak::new(),
+            away: false,
+            met: false,
+            counts: None,
+            handed: 0,
+            before: None,
+            key: None,
+        }
     }
 
     /// Whether the seat that was taken back is the one that this peer has or had; none: nobody can tell.

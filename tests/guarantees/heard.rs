@@ -295,10 +295,10 @@ async fn what_a_lost_peer_said_to_one_never_reaches_the_next(first: &Node, secon
         assert_eq!(join_counting(&mut a, &token, nothing).await["outcome"], "resumed");
         say(&mut a, 3..4, &ok()).await;
         let first_heard = loop {
-            if let Heard::Event(name, arguments) = c.hear().await
-                && name == "message"
-            {
-                break arguments;
+            match c.hear().await {
+                Heard::Event(name, arguments) if name == "message" => break arguments,
+                Heard::Closed => panic!("closed"),
+                _ => {}
             }
         };
         assert_eq!(first_heard, [json!(3)]);
@@ -516,6 +516,28 @@ async fn news_that_overtake_those_of_the_connection_before_cost_nothing() {
         assert_eq!(a.call(&json!(["bye", "r"])).await, ok());
         assert_eq!(back.call(&json!(["bye", "r"])).await, ok());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_back_before_its_node_has_told_that_it_counts_hears_nothing_twice() {
+    let (_redis, nodes, _proxies) = nodes_that_overtake("15s").await;
+    let (mut b, mut a) = (Client::connect_to(nodes[2].public).await, Client::connect_to(nodes[0].public).await);
+    let token = join_counting(&mut b, &Value::Null, json!(true)).await["resume"].clone();
+    assert_eq!(join_counting(&mut a, &Value::Null, json!(true)).await["outcome"], "joined");
+    a.send_text(&format!("429{}", json!(["message", 0]))).await;
+    hears(&mut b, 0..1).await;
+    let mut back = Client::connect_to(nodes[1].public).await;
+    let heard = json!({"id": b.id, "peers": 1, "messages": 1});
+    assert_eq!(join_counting(&mut back, &token, heard).await["outcome"], "resumed");
+    loop {
+        match a.hear().await {
+            Heard::Ack(9, answer) => break assert_eq!(answer, ok()),
+            Heard::Closed => panic!("closed"),
+            _ => {}
+        }
+    }
+    say(&mut a, 1..3, &ok()).await;
+    hears(&mut back, 1..3).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

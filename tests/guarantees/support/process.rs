@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     process::{Child, Command},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -120,7 +120,15 @@ impl NodeProcess {
     /// Stops in order.
     pub fn terminate(&mut self) {
         self.signal(Signal::SIGTERM);
-        assert!(self.child.wait().expect("ended").success(), "{}", self.log());
+        let until = Instant::now() + PATIENCE * 2;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                break status;
+            }
+            assert!(Instant::now() < until, "it does not end:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        assert!(status.success(), "{}", self.log());
     }
 
     /// Asks it to read its settings again.
