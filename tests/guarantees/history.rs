@@ -50,6 +50,8 @@ struct Session {
     sent: Vec<(u64, Instant)>,
     /// Acknowledged as kept.
     kept: Vec<(u64, Instant)>,
+    /// Refused as `unavailable`, or not answered: nobody knows whether it arrived.
+    unknown: Vec<u64>,
     /// Sender, room and number of what it heard.
     heard: Vec<(u64, String, u64)>,
     /// Its join told how much the session before heard.
@@ -172,10 +174,14 @@ impl History {
         wrong
     }
 
-    /// Whether what `sender` said may have been heard by two sessions of one seat: nothing told its node how the seat had been taken
-    /// meanwhile, and how far its client had heard before.
-    fn may_come_twice(&self, sender: Option<&Session>, one: &Session, other: &Session) -> bool {
+    /// Whether that message of `sender` may have been heard by two sessions of one seat (docs/CLUSTER.md): nobody knows whether an earlier
+    /// one stands in the count of its client; or nothing told the sender's node how the seat had been taken meanwhile, and how far its
+    /// client had heard before.
+    fn may_come_twice(&self, sender: Option<&Session>, number: u64, one: &Session, other: &Session) -> bool {
         let Some(sender) = sender.filter(|_| one.seat == other.seat) else { return false };
+        if sender.unknown.iter().any(|unknown| *unknown <= number) {
+            return true;
+        }
         let (first, last) = (one.from.min(other.from), one.from.max(other.from));
         let between = |session: &&Session| session.seat == one.seat && session.from >= first && session.from < last;
         self.sessions.iter().filter(between).any(|session| {
@@ -264,11 +270,12 @@ impl History {
                     wrong.push(format!("{one} heard {other}, which was never there with it: {told}"));
                 }
                 if last.insert(*sender, *number).is_some_and(|before| before >= *number) {
-                    wrong.push(format!("{} heard {sender}'s {number} again or too late", session.number));
+                    let told = self.told_of(*sender, *number);
+                    wrong.push(format!("{} heard {sender}'s {number} again or too late: {told}", session.number));
                 }
                 let before = heard_by.insert((*sender, *number), session.number);
                 if let Some(before) = before.filter(|before| *before != session.number)
-                    && !self.may_come_twice(by_number.get(sender).copied(), by_number[&before], session)
+                    && !self.may_come_twice(by_number.get(sender).copied(), *number, by_number[&before], session)
                 {
                     wrong.push(format!("{sender}'s {number} was heard by two: {}", self.told_of(*sender, *number)));
                 }
@@ -443,6 +450,7 @@ async fn live(world: Arc<World>, mut dice: Dice) {
             to: from,
             sent: Vec::new(),
             kept: Vec::new(),
+            unknown: Vec::new(),
             heard: Vec::new(),
             told: answer["outcome"] == "resumed" && so_far.is_object(),
         };
@@ -452,6 +460,7 @@ async fn live(world: Arc<World>, mut dice: Dice) {
             match client.try_call(&message, ANSWERED).await {
                 None => {
                     world.gives_up(&client, node, &message);
+                    session.unknown.push(n);
                     closed = true;
                     break;
                 }
@@ -463,6 +472,7 @@ async fn live(world: Arc<World>, mut dice: Dice) {
                             .contains(&answer["code"].as_str().expect("a code")),
                         "{answer}"
                     );
+                    session.unknown.extend((answer["code"] == "unavailable").then_some(n));
                 }
             }
             client.stay(Duration::from_millis(dice.below(80))).await;
@@ -646,6 +656,7 @@ fn the_checker_finds_what_is_wrong() {
         to: at(to),
         sent: Vec::new(),
         kept: Vec::new(),
+        unknown: Vec::new(),
         heard: Vec::new(),
         told: false,
     };
