@@ -422,7 +422,7 @@ impl Signaling {
     ) -> Result<(), Undelivered> {
         let mut seats = to.seats();
         let seat = seat_in(&mut seats, room).ok_or(Undelivered::Gone)?;
-        if seat.link.as_ref().is_some_and(|link| link.occupant == from) || seat.awaits(from) {
+        if seat.hears(from) {
             return self.send(to, packet);
         }
         match &mut seat.early {

@@ -34,8 +34,9 @@ const OVERDUE: Duration = Duration::from_millis(300);
 /// How often somebody who waits for a seat asks whether there is one.
 const KNOCK: Duration = Duration::from_secs(1);
 
-/// What was kept for somebody waits no longer than this for what came before: whoever had it is gone, or its node is.
-const HELD: Duration = Duration::from_secs(5);
+/// What was kept for somebody waits no longer than this for what came before. Whoever has that is told of as gone sooner, and a Redis
+/// that stood still for some seconds carries messages again.
+const HELD: Duration = Duration::from_secs(10);
 
 /// A seat whose peer is lost.
 #[derive(Debug)]

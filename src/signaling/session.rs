@@ -114,10 +114,15 @@ impl Seat {
         self.overtaking.iter()
     }
 
-    /// Whether the other is back by this connection, and waits to be linked to.
+    /// Whether what `who` says is for this seat: it is linked to it, or the other is back by this connection and waits to be linked to.
+    /// Then nothing of an earlier connection comes any more: the peer may have heard the new one already.
     #[must_use]
-    pub fn awaits(&self, who: Occupant) -> bool {
-        self.overtaking().any(|one| one.link.occupant == who)
+    pub fn hears(&self, who: Occupant) -> bool {
+        if self.overtaking.is_empty() {
+            self.link.as_ref().is_some_and(|link| link.occupant == who)
+        } else {
+            self.overtaking().any(|one| one.link.occupant == who)
+        }
     }
 
     /// From now on it waits to be linked to, and who is linked to counts as away.

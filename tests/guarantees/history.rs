@@ -133,11 +133,14 @@ impl History {
         to.max(session.from)
     }
 
-    /// Whether there were sessions of these two seats at the same time.
+    /// Whether these two seats were taken, or kept for who took them back, at the same time.
     fn sat_together(&self, one: &Session, other: &Session) -> bool {
-        let of =
-            |seat: &'_ Session| self.sessions.iter().filter(|session| session.seat == seat.seat).collect::<Vec<_>>();
-        of(one).iter().any(|a| of(other).iter().any(|b| a.from < b.to + UNDER_WAY && b.from < a.to + UNDER_WAY))
+        let taken = |seat: &str| {
+            let all = || self.sessions.iter().filter(|session| session.seat == seat);
+            all().map(|one| one.from).min().zip(all().map(|one| one.to).max())
+        };
+        let times = taken(&one.seat).zip(taken(&other.seat));
+        times.is_some_and(|(one, other)| one.0 < other.1 + UNDER_WAY && other.0 < one.1 + UNDER_WAY)
     }
 
     /// What a session did not hear any more, the next of its seat does, if it tells so and the sender is still there: what was not.
