@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     resume::{grace, on_one_node_and_on_three, pair_with_token, resume},
     support::{
-        Client, Heard,
+        Client, Heard, PATIENCE,
         chaos::{ChaosProxy, Mode},
         cluster::{Cluster, lease, quick},
         metric, node,
@@ -357,7 +357,8 @@ async fn nothing_that_is_acknowledged_is_lost_or_comes_twice(first: &Node, secon
     }
     progress.send_replace(None);
     let (mut a, said, accepted) = talking.await.expect("it talked");
-    while a.call(&json!(["message", "the end"])).await["ok"] != true {}
+    let at_last = async { while a.call(&json!(["message", "the end"])).await["ok"] != true {} };
+    tokio::time::timeout(PATIENCE, at_last).await.expect("taken at last");
     while let Value::Number(n) = &b.until("message").await[0] {
         heard.push(n.as_u64().expect("a number"));
     }
