@@ -705,6 +705,20 @@ fn the_checker_finds_what_is_wrong() {
         History { sessions, faults: vec![fault], ..History::default() }.check().len()
     };
     assert_eq!((frozen(4) > 0, frozen(9)), (true, 0));
+    // The first of its seat heard it, and so did the next: excused by what kept its news away, or by an answer that says nothing.
+    let twice = |seat: &str, unknown: &[u64], faults: Vec<Fault>| {
+        let (mut a, mut first, mut next) = (session(1, 0, 20), session(2, 0, 5), session(3, 6, 20));
+        (a.sent, a.unknown) = (vec![(2, at(4))], unknown.to_vec());
+        (first.heard, next.heard) = (vec![(1, "r".into(), 2)], vec![(1, "r".into(), 2)]);
+        next.seat = seat.into();
+        History { sessions: vec![a, first, next], faults, ..History::default() }.check().len()
+    };
+    let cut = |from, to| vec![Fault { node: 0, kind: Kind::CutOff, from: at(from), to: at(to) }];
+    assert_eq!((twice("of 2", &[], vec![]), twice("of 2", &[1], vec![]), twice("of 2", &[3], vec![])), (1, 0, 1));
+    assert_eq!(
+        (twice("of 2", &[], cut(4, 7)), twice("of 2", &[], cut(7, 9)), twice("of 3", &[], cut(4, 7))),
+        (0, 1, 1)
+    );
     // A frozen node answers nobody.
     let waited = |node, seconds| {
         let unanswered = vec![Unanswered { node, what: "a call".into(), at: at(seconds) }];
