@@ -559,6 +559,11 @@ impl Signaling {
         }
         let refusal = Refusal { code: denied.code(), message: denied.to_string().into() };
         flow.refuse(reply::connect_error(&refusal));
+        // Over a WebSocket what the client says meanwhile is read when it has been told. One that polls may be told only after
+        // an upgrade, for which more has to be read.
+        if !socket.req_parts().uri.query().is_some_and(|query| query.contains("transport=websocket")) {
+            flow.answered(false);
+        }
         // The library ends sessions that do not connect in time, but those of old clients.
         if socket.protocol() == ProtocolVersion::V4 {
             let (flow, time) = (Arc::clone(flow), self.timeouts.handshake);
@@ -804,12 +809,17 @@ fn offered(auth: Option<&Value>) -> Result<Option<Box<str>>, Denied> {
     serde_json::from_str::<Auth>(text).map(|auth| auth.token).map_err(|_| Denied::Malformed)
 }
 
-/// The library wants a connect handler; all was done before.
+/// What comes after CONNECT is answered; all else was done before.
 #[derive(Clone)]
 struct Connected;
 
 impl ConnectHandler<Switchboard, Own> for Connected {
-    fn call(&self, _: Socket, _: Option<Value>) {}
+    fn call(&self, socket: Socket, _: Option<Value>) {
+        // What it said meanwhile is read now.
+        if let Some(flow) = socket.req_parts().extensions.get::<Arc<Flow>>() {
+            flow.answered(true);
+        }
+    }
 }
 
 /// Where a socket's events and its end come in.

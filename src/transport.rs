@@ -7,6 +7,7 @@
 //! This module knows nothing of events or rooms.
 
 pub mod flow;
+pub mod greeting;
 pub mod lane;
 pub mod listener;
 pub mod proxy;

@@ -51,7 +51,7 @@ use crate::{
     protocol::{Code, Refusal},
     transport::{
         flow::{Flow, Flows, OldPolling},
-        proxy,
+        greeting, proxy,
         visitor::{Peer, Visitor},
         wire::Wire,
     },
@@ -143,6 +143,13 @@ impl Query {
         self.sid
     }
 
+    /// Of an old client a new session is its CONNECT.
+    fn greet(&self, flow: &Flow) {
+        if self.eio3 {
+            flow.greeted();
+        }
+    }
+
     /// The same, but for the session, in no memory of its own.
     #[must_use]
     pub fn uri(&self) -> Uri {
@@ -208,6 +215,7 @@ pub(super) async fn serve(State(engine): State<Arc<Engine>>, request: Request) -
             let mut handshake = Request::new(Body::empty());
             *handshake.uri_mut() = query.uri();
             handshake.extensions_mut().insert(Arc::clone(&flow));
+            query.greet(&flow);
             let response = engine.call(handshake).await;
             opened(&engine, &flow, &query, response).await
         }
@@ -218,11 +226,20 @@ pub(super) async fn serve(State(engine): State<Arc<Engine>>, request: Request) -
                 if flow.is_turned_away() {
                     return unknown_session();
                 }
+                // The library ends a session that was not let in by then.
+                let patience = tokio::time::timeout(engine.handshake, flow.resumed());
+                if flow.awaits_answer() && patience.await.is_err() && flow.awaits_answer() {
+                    return unknown_session();
+                }
                 // The client sends its next request when this one is answered.
                 flow.resumed().await;
             }
             let answer = async {
-                let request = if query.eio3 { old_words(flow.as_deref(), request).await } else { request };
+                let request = match flow {
+                    _ if query.eio3 => old_words(flow.as_deref(), request).await,
+                    Some(flow) if !flow.is_welcome() => first_words(flow, request),
+                    _ => request,
+                };
                 engine.call(request).await
             };
             match tokio::time::timeout(engine.request, answer).await {
@@ -348,6 +365,69 @@ async fn old_answer(flow: &Flow, old: &OldPolling, response: Response) -> Respon
     parts.headers.insert(CONTENT_TYPE, if answer.octets { OCTETS } else { TEXT });
     parts.headers.insert(CONTENT_LENGTH, answer.body.len().into());
     Response::from_parts(parts, Body::from(answer.body))
+}
+
+/// A request of a session that is not let in yet. A CONNECT in it is answered before the library reads what follows.
+fn first_words(flow: Arc<Flow>, request: Request) -> Request {
+    let (parts, body) = request.into_parts();
+    let words = FirstWords { flow, body, said: Bytes::new(), start: [0; 3], known: 0 };
+    let pieces = stream::unfold(words, |mut words| async { words.next().await.map(|piece| (piece, words)) });
+    Request::from_parts(parts, Body::from_stream(pieces))
+}
+
+/// A payload (<https://socket.io/docs/v4/engine-io-protocol/>) that is read packet by packet as long as each may be a CONNECT.
+struct FirstWords {
+    flow: Arc<Flow>,
+    body: Body,
+    /// Of the body, what is not read yet.
+    said: Bytes,
+    /// How the packet under way starts, as far as it is known.
+    start: [u8; 3],
+    known: usize,
+}
+
+impl FirstWords {
+    /// The body's next piece; none at its end.
+    async fn next(&mut self) -> Option<Result<Bytes, axum::Error>> {
+        self.flow.resumed().await;
+        while self.said.is_empty() {
+            match self.body.frame().await {
+                Some(Ok(frame)) => self.said = frame.into_data().unwrap_or_default(),
+                Some(Err(error)) => return Some(Err(error)),
+                None => {
+                    // The library takes the end for that of the last packet.
+                    self.end_packet();
+                    return None;
+                }
+            }
+        }
+        if self.flow.is_welcome() {
+            return Some(Ok(std::mem::take(&mut self.said)));
+        }
+        let mut at = 0;
+        while at < self.said.len() {
+            let byte = self.said[at];
+            at += 1;
+            if byte == SEPARATOR {
+                if self.end_packet() {
+                    break;
+                }
+            } else if self.known < self.start.len() {
+                self.start[self.known] = byte;
+                self.known += 1;
+            }
+        }
+        Some(Ok(self.said.split_to(at)))
+    }
+
+    /// A packet is complete: whether it was a CONNECT.
+    fn end_packet(&mut self) -> bool {
+        let connects = greeting::is_connect(&self.start[..std::mem::take(&mut self.known)]);
+        if connects {
+            self.flow.greeted();
+        }
+        connects
+    }
 }
 
 /// A request of an old client with what it says as the library reads it.
@@ -510,6 +590,7 @@ fn upgrade<B>(
     } else {
         *opening.uri_mut() = query.uri();
         opening.extensions_mut().insert(Arc::clone(&flow));
+        query.greet(&flow);
     }
     // From now on, or nearly: what is still polled meanwhile counts as if it were framed, which is a few bytes off until
     // the queue is empty. Should the upgrade fail, the library ends the session.
@@ -538,6 +619,8 @@ fn upgrade<B>(
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     #[test]
@@ -563,6 +646,32 @@ mod tests {
             assert_eq!(Query::parse(Some(wrong)), None, "{wrong}");
         }
         assert_eq!(Query::parse(None), None);
+    }
+
+    #[tokio::test]
+    async fn what_follows_a_connect_is_read_once_that_is_answered() {
+        let all = "3\u{1e}42[\"early\"]\u{1e}40\u{1e}42[\"late\"]\u{1e}40";
+        for step in 1..=all.len() {
+            let flow = Arc::new(Flow::default());
+            let chunks: Vec<_> = all.as_bytes().chunks(step).map(|chunk| Ok::<_, Infallible>(chunk.to_vec())).collect();
+            let request = Request::new(Body::from_stream(stream::iter(chunks)));
+            let mut body = first_words(Arc::clone(&flow), request).into_body();
+            let mut read = Vec::new();
+            let mut answers = 0;
+            loop {
+                match body.frame().now_or_never() {
+                    Some(Some(frame)) => read.extend(frame.expect("no error").into_data().expect("data")),
+                    Some(None) => break,
+                    None => {
+                        assert!(flow.awaits_answer() && read.ends_with(b"\x1e40\x1e"), "in steps of {step}");
+                        flow.answered(false);
+                        answers += 1;
+                    }
+                }
+            }
+            assert_eq!((read.as_slice(), answers), (all.as_bytes(), 1), "in steps of {step}");
+            assert!(flow.awaits_answer(), "the last one");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::{
     fmt, io,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -23,7 +23,7 @@ use futures_util::task::AtomicWaker;
 use tokio::{net::TcpStream, sync::Notify};
 
 use super::{
-    lane::{Lane, Sent},
+    lane::{Lane, Sent, Turn},
     visitor::Visitor,
 };
 use crate::{id::Sid, limits::SocketPlace};
@@ -31,6 +31,13 @@ use crate::{id::Sid, limits::SocketPlace};
 /// More bytes wait for a receiver than may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overflow;
+
+/// No CONNECT has come, or it was refused.
+const UNGREETED: u8 = 0;
+/// A CONNECT has come and is not answered.
+const GREETED: u8 = 1;
+/// The session's CONNECT was answered: it was let in.
+const WELCOME: u8 = 2;
 
 /// The flow of one Engine.IO session, over whichever transport it runs.
 #[derive(Debug, Default)]
@@ -47,6 +54,8 @@ pub struct Flow {
     progress: Notify,
     /// How many hold the flow paused.
     pauses: AtomicU32,
+    /// Whether its CONNECT has come, and whether it was let in.
+    greeting: AtomicU8,
     /// Whether a receiver that should have made progress made none; cleared by the next byte it takes.
     stalled: AtomicBool,
     /// All is said: what still comes is of no use.
@@ -224,6 +233,40 @@ impl Flow {
         self.pauses.load(Ordering::Acquire) > 0
     }
 
+    /// A CONNECT comes, or is understood to have come: nothing that follows it is read before it is answered.
+    pub fn greeted(&self) {
+        if self.greeting.compare_exchange(UNGREETED, GREETED, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            self.pauses.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// The CONNECT is answered; `welcome` is whether the session was let in.
+    pub fn answered(&self, welcome: bool) {
+        let answer = if welcome { WELCOME } else { UNGREETED };
+        if self.greeting.swap(answer, Ordering::AcqRel) == GREETED {
+            self.resume();
+        }
+    }
+
+    /// Whether a CONNECT has come that is not answered.
+    #[must_use]
+    pub fn awaits_answer(&self) -> bool {
+        self.greeting.load(Ordering::Acquire) == GREETED
+    }
+
+    /// Whether the session was let in: then it needs no further CONNECT.
+    #[must_use]
+    pub fn is_welcome(&self) -> bool {
+        self.greeting.load(Ordering::Acquire) == WELCOME
+    }
+
+    fn resume(&self) {
+        if self.pauses.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.reader.wake();
+            self.resumed.notify_waiters();
+        }
+    }
+
     /// Returns once the flow is not paused.
     pub async fn resumed(&self) {
         loop {
@@ -278,6 +321,7 @@ impl Flow {
     /// It has heard it.
     pub fn refusal_said(&self) {
         self.lane().refusal_said();
+        self.answered(false);
     }
 
     /// Whether a CONNECT of the session was refused.
@@ -357,27 +401,35 @@ impl Flow {
                 self.writer.register(cx.waker());
                 return Poll::Pending;
             }
-            let Some(may) = lane.may_write(buffer) else {
-                match lane.say_refusal(stream) {
-                    Ok(Some(bytes)) => return Poll::Ready(Ok(bytes)),
-                    Ok(None) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) => return Poll::Ready(Err(error)),
-                }
-                continue;
+            let turn = lane.turn(buffer);
+            let written = match &turn {
+                Turn::Library(bytes) => stream.try_write(&buffer[..*bytes]),
+                Turn::Refusal(packet) => stream.try_write(packet),
             };
-            match stream.try_write(&buffer[..may]) {
-                Ok(bytes) => {
+            match (written, turn) {
+                (Ok(bytes), Turn::Library(_)) => {
                     let ours = lane.wrote(buffer, bytes);
                     if ours > 0 {
                         self.take(ours);
                     }
                     return Poll::Ready(Ok(bytes));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                (Ok(bytes), Turn::Refusal(_)) => {
+                    if let Some(bytes) = self.wrote_refusal(&mut lane, bytes) {
+                        return Poll::Ready(Ok(bytes));
+                    }
+                }
+                (Err(error), _) if error.kind() == io::ErrorKind::WouldBlock => {}
+                (Err(error), _) => return Poll::Ready(Err(error)),
             }
         }
+    }
+
+    /// As much of the refusal is written: how many bytes of the library's it stands for, once it is all said.
+    pub(super) fn wrote_refusal(&self, lane: &mut Lane, bytes: usize) -> Option<usize> {
+        let stands_for = lane.wrote_refusal(bytes)?;
+        self.answered(false);
+        Some(stands_for)
     }
 
     /// Whether the reader may read now; its task is woken when that changes.
@@ -418,10 +470,7 @@ pub struct Pause(Arc<Flow>);
 
 impl Drop for Pause {
     fn drop(&mut self) {
-        if self.0.pauses.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.reader.wake();
-            self.0.resumed.notify_waiters();
-        }
+        self.0.resume();
     }
 }
 

@@ -43,6 +43,15 @@ struct Way {
     sent: IntCounter,
 }
 
+/// What is to be written next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// So many bytes of what the library has.
+    Library(usize),
+    /// What is said in the place of its refusal.
+    Refusal(Bytes),
+}
+
 /// What became of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
@@ -112,17 +121,17 @@ impl Lane {
         }
     }
 
-    /// How much of `buffer` the library may write; none while its next frame is the one that is left out.
-    pub(super) fn may_write(&mut self, buffer: &[u8]) -> Option<usize> {
+    /// Whose turn it is to write, before or in the place of the library's `buffer`.
+    pub(super) fn turn(&mut self, buffer: &[u8]) -> Turn {
         let Some(refusal) = self.refusal.as_mut().filter(|refusal| !refusal.packet.is_empty()) else {
-            return Some(buffer.len());
+            return Turn::Library(buffer.len());
         };
         let mut at = self.frames.left;
         while at < buffer.len() && refusal.stands_for == 0 {
             let (bytes, kind) = frame(&buffer[at..]);
             if kind == Kind::Refusal && at + bytes <= buffer.len() {
                 if at > 0 {
-                    return Some(at);
+                    return Turn::Library(at);
                 }
                 refusal.stands_for = bytes;
                 let mut whole = text_frame_head(refusal.packet.len(), b"").to_vec();
@@ -131,15 +140,14 @@ impl Lane {
             }
             at += bytes;
         }
-        if refusal.stands_for > 0 { None } else { Some(buffer.len()) }
+        if refusal.stands_for > 0 { Turn::Refusal(refusal.packet.clone()) } else { Turn::Library(buffer.len()) }
     }
 
-    /// Writes what stands for the library's frame: how long that is, once it is done.
-    pub(super) fn say_refusal(&mut self, stream: &TcpStream) -> io::Result<Option<usize>> {
-        let Some(refusal) = &mut self.refusal else { return Ok(None) };
-        let bytes = stream.try_write(&refusal.packet)?;
+    /// So many bytes of what stands for the library's frame are written: how long that frame is, once all are.
+    pub(super) fn wrote_refusal(&mut self, bytes: usize) -> Option<usize> {
+        let refusal = self.refusal.as_mut()?;
         refusal.packet.advance(bytes);
-        Ok(refusal.packet.is_empty().then(|| std::mem::take(&mut refusal.stands_for)))
+        refusal.packet.is_empty().then(|| std::mem::take(&mut refusal.stands_for))
     }
 
     /// Whether the rest of a frame is to be written before anything else.
@@ -316,20 +324,20 @@ mod tests {
         let mut lane = Lane::default();
         let [ping, refused, event] = ["2", r#"44{"message":"no"}"#, "42[\"a\"]"].map(text);
         let all = [ping.clone(), refused.clone(), event.clone()].concat();
-        assert_eq!(lane.may_write(&all), Some(all.len()), "nothing is refused");
+        assert_eq!(lane.turn(&all), Turn::Library(all.len()), "nothing is refused");
         lane.refuse(Bytes::from_static(b"44{}"));
-        assert_eq!(lane.may_write(&event), Some(event.len()));
-        assert_eq!(lane.may_write(&all), Some(ping.len()));
+        assert_eq!(lane.turn(&event), Turn::Library(event.len()));
+        assert_eq!(lane.turn(&all), Turn::Library(ping.len()));
         // Within a frame.
         lane.wrote(&all, 1);
-        assert_eq!(lane.may_write(&all[1..]), Some(ping.len() - 1));
+        assert_eq!(lane.turn(&all[1..]), Turn::Library(ping.len() - 1));
         lane.wrote(&all[1..], ping.len() - 1);
-        assert_eq!(lane.may_write(&all[ping.len()..]), None);
+        assert_eq!(lane.turn(&all[ping.len()..]), Turn::Refusal(text("44{}").into()));
         assert_eq!(lane.refusal.as_ref().map(|refusal| refusal.stands_for), Some(refused.len()));
         assert_eq!(lane.refusal().as_deref(), Some(&text("44{}")[..]));
         lane.refusal_said();
         assert!(lane.refusal().is_none() && lane.is_refused());
-        assert_eq!(lane.may_write(&all), Some(all.len()));
+        assert_eq!(lane.turn(&all), Turn::Library(all.len()));
     }
 
     #[test]

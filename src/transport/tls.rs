@@ -35,6 +35,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     flow::Flow,
+    lane::Turn,
     wire::{self, WireContext},
 };
 
@@ -399,8 +400,23 @@ impl Session {
         buffer: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_flush(cx, flow))?;
-        let record = &buffer[..buffer.len().min(RECORD_BYTES)];
-        let bytes = ready!(Pin::new(&mut self.stream).poll_write(cx, record))?;
+        let mut record = buffer.len().min(RECORD_BYTES);
+        while let Some(flow) = flow {
+            let turn = flow.lane().turn(buffer);
+            match turn {
+                Turn::Library(bytes) => {
+                    record = bytes.min(RECORD_BYTES);
+                    break;
+                }
+                Turn::Refusal(packet) => {
+                    let bytes = ready!(Pin::new(&mut self.stream).poll_write(cx, &packet))?;
+                    if let Some(bytes) = flow.wrote_refusal(&mut flow.lane(), bytes) {
+                        return Poll::Ready(Ok(bytes));
+                    }
+                }
+            }
+        }
+        let bytes = ready!(Pin::new(&mut self.stream).poll_write(cx, &buffer[..record]))?;
         if let Some(flow) = flow {
             self.owed += flow.lane().wrote(buffer, bytes);
         }

@@ -24,6 +24,7 @@ use tokio::{
 
 use super::{
     flow::Flow,
+    greeting::Greeting,
     tls::{Certificates, Session},
 };
 use crate::{
@@ -71,6 +72,8 @@ pub struct Wire {
     context: Arc<WireContext>,
     /// The session it carries, once it carries one.
     flow: Option<Arc<Flow>>,
+    /// Where its CONNECT is looked for.
+    greeting: Option<Box<Greeting>>,
     /// Bytes that came from the kernel and were not asked for yet.
     read_ahead: Bytes,
     /// Runs while the connection takes nothing.
@@ -117,6 +120,7 @@ impl Wire {
             stream: Stream::Plain(Arc::new(stream)),
             context,
             flow: None,
+            greeting: None,
             read_ahead: Bytes::new(),
             stall: None,
             carrying: None,
@@ -181,6 +185,8 @@ impl Wire {
         if let (true, Stream::Plain(stream)) = (lane, &self.stream) {
             flow.lane().open(Arc::clone(stream), self.context.sent.clone());
         }
+        // A session that began by polling had its CONNECT there, or its flow is paused until it is answered.
+        self.greeting = lane.then(Box::default);
         self.flow = Some(flow);
         if !read_ahead.is_empty() {
             self.read_ahead = [read_ahead, std::mem::take(&mut self.read_ahead)].concat().into();
@@ -188,6 +194,20 @@ impl Wire {
         self.carrying = Some(carrying);
         let read_ahead = self.read_ahead.clone();
         self.meter(&read_ahead);
+    }
+
+    /// How many of these bytes may be handed over: what follows a CONNECT waits for its answer.
+    fn until_connect(&mut self, read: &[u8]) -> usize {
+        let (Some(greeting), Some(flow)) = (&mut self.greeting, &self.flow) else { return read.len() };
+        if flow.is_welcome() {
+            self.greeting = None;
+            return read.len();
+        }
+        let (bytes, connects) = greeting.pass(read);
+        if connects {
+            flow.greeted();
+        }
+        bytes
     }
 
     /// Reads all that the kernel has, as far as one thread's buffer goes, with one system call; what `buf` cannot take is
@@ -206,7 +226,8 @@ impl Wire {
                 // It counts what comes over the network itself.
                 Stream::Tls(session) => ready!(session.receive(cx, incoming))?,
             };
-            let (now, later) = incoming[..bytes].split_at(bytes.min(buf.remaining()));
+            let may = self.until_connect(&incoming[..bytes.min(buf.remaining())]);
+            let (now, later) = incoming[..bytes].split_at(may);
             buf.put_slice(now);
             if !later.is_empty() {
                 self.read_ahead = Bytes::copy_from_slice(later);
@@ -323,7 +344,9 @@ impl AsyncRead for Wire {
             if this.dense && this.lets_others(cx) {
                 return Poll::Pending;
             }
-            let some = this.read_ahead.split_to(this.read_ahead.len().min(buf.remaining()));
+            let ahead = this.read_ahead.clone();
+            let may = this.until_connect(&ahead[..ahead.len().min(buf.remaining())]);
+            let some = this.read_ahead.split_to(may);
             buf.put_slice(&some);
             if this.read_ahead.is_empty() {
                 this.read_ahead = Bytes::new();

@@ -7,7 +7,8 @@ import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { after, test } from "node:test";
 
-import { KINDS, Peer, connect, isOld, kindName, seat } from "./support/peer.mjs";
+import { KINDS, Peer, connect, isOld, kindName, refusal, seat } from "./support/peer.mjs";
+import { RawSocket, frame, opening } from "./support/raw.mjs";
 import { startServer } from "./support/server.mjs";
 import { within } from "./support/waiting.mjs";
 
@@ -38,12 +39,6 @@ function bringing(version, token) {
   return isOld(version) ? { query: { token } } : { auth: { token } };
 }
 
-/** What a client hears of its refusal. */
-function refusal(peer) {
-  const name = isOld(peer.version) ? "error" : "connect_error";
-  return within(`${peer}: its refusal`, new Promise((resolve) => peer.socket.once(name, resolve)));
-}
-
 for (const kind of KINDS) {
   test(`${kindName(kind)}: with a token that holds there is a call, with another a code`, async (t) => {
     const room = `call of ${kindName(kind)}`;
@@ -62,6 +57,25 @@ for (const kind of KINDS) {
     }
   });
 }
+
+test("who is refused is told so and not heard, and may bring another token", async (t) => {
+  const rooms = ["hasty"];
+  const connecting = (secret) => frame(`40${JSON.stringify({ token: token(secret, "alice", rooms) })}`);
+  const join = frame(`42["create or join","hasty"]`);
+  const told = (raw) => raw.texts.filter((text) => /^4(?!2\["log")/.test(text)).join(" ");
+
+  const refused = new RawSocket(t, server);
+  refused.write(opening(server, 4), connecting(`${SECRET}!`), join);
+  await within("the end", refused.closed);
+  assert.match(told(refused), /^44{.*"code":"unauthorized",[^{]*$/);
+
+  const persistent = new RawSocket(t, server);
+  persistent.write(opening(server, 4), connecting(`${SECRET}!`));
+  await persistent.textsThat("the refusal", (texts) => texts.some((text) => text.startsWith("44")));
+  persistent.write(connecting(SECRET), join);
+  await persistent.textsThat("the room", (texts) => texts.some((text) => text.includes('"created"')));
+  assert.match(told(persistent), /^44{.*"code":"unauthorized",[^ ]* 40{[^ ]* 42\["created","hasty",[^ ]*$/);
+});
 
 test("a token made by the document's Python is as good as one made by its JavaScript", async (t) => {
   const made = execFileSync("python3", ["-c", code("python", "def token(")], {

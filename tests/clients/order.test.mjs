@@ -6,7 +6,7 @@ import { after, describe, test } from "node:test";
 import { Peer, connect, kindName, pair } from "./support/peer.mjs";
 import { RawSocket, frame, http, opening } from "./support/raw.mjs";
 import { startServer } from "./support/server.mjs";
-import { until, within } from "./support/waiting.mjs";
+import { within } from "./support/waiting.mjs";
 
 const MANY = 5_000;
 const server = await startServer({ after });
@@ -253,30 +253,46 @@ describe("the first words of a client are heard", () => {
     assert.match(told, new RegExp(`"created","${t.name}".*430\\[\\{"ok":false,"code":"no_peer"`, "s"));
   });
 
-  // The protocol wants the answer to CONNECT to be waited for. One that does not wait is heard or cut off, never ignored.
+  // The protocol wants the answer to CONNECT to be waited for. One that does not wait is heard all the same.
   for (const [eio, connecting] of [[3, []], [4, [frame("40")]]]) {
-    test(`Engine.IO ${eio}: in one burst with the opening, or the connection ends and leaves nothing`, async (t) => {
-      // One of its own: seats of other tests may be free only a moment after their sockets are closed.
-      const alone = await startServer(t);
-      const sockets = Array.from({ length: 50 }, (_, number) => {
-        const raw = new RawSocket(t, alone);
-        const join = frame(`42["create or join","${t.name} ${number}"]`);
-        raw.write(opening(alone, eio), ...connecting, join, frame('420["message",1]'));
-        return raw;
-      });
-      const outcomes = await Promise.all(sockets.map(async (raw, number) => {
-        const answered = raw.textsThat("the acknowledgement", (all) => all.some((text) => text.startsWith("430")));
-        answered.catch(() => {});
-        const texts = await within("it is heard or cut off", Promise.race([answered, raw.closed.then(() => null)]));
-        if (texts === null) return 0;
-        const told = texts.filter((text) => text.startsWith("42") && !text.startsWith('42["log"'));
-        assert.equal(told.length, 1);
-        assert.ok(told[0].startsWith(`42["created","${t.name} ${number}",`), told[0]);
-        assert.match(texts.at(-1), /^430\[\{"ok":false,"code":"no_peer",/);
-        return 1;
+    test(`Engine.IO ${eio}: in one burst with the opening`, async (t) => {
+      await Promise.all(Array.from({ length: 50 }, async (_, number) => {
+        const raw = new RawSocket(t, server);
+        const room = `${t.name} ${number}`;
+        raw.write(opening(server, eio), ...connecting, frame(`42["create or join","${room}"]`), frame('420["message",1]'));
+        const texts = await raw.textsThat("the acknowledgement", (all) => all.some((text) => text.startsWith("430")));
+        assertHeard(texts, room);
       }));
-      const heard = outcomes.reduce((sum, one) => sum + one, 0);
-      await until("no seat is held by one that is gone", async () => (await alone.metric("duet_seats")) === heard);
+    });
+  }
+
+  for (const apart of [false, true]) {
+    test(`Engine.IO 4: by polling, in ${apart ? "requests that do not wait for an answer" : "one request"}`, async (t) => {
+      await Promise.all(Array.from({ length: 20 }, async (_, number) => {
+        const path = "/socket.io/?EIO=4&transport=polling";
+        const session = `${path}&sid=${JSON.parse((await http(server, path)).text.slice(1)).sid}`;
+        const room = `${t.name} ${number}`;
+        const packets = ["40", `42["create or join","${room}"]`, '420["message",1]'];
+        for (const body of apart ? packets : [packets.join("\x1e")]) {
+          assert.equal((await http(server, session, { method: "POST", body })).text, "ok");
+        }
+        const texts = [];
+        while (!texts.some((text) => text.startsWith("430"))) {
+          const { status, text } = await http(server, session);
+          assert.equal(status, 200);
+          texts.push(...text.split("\x1e"));
+        }
+        assertHeard(texts, room);
+      }));
     });
   }
 });
+
+/** That somebody who joined `room` and spoke to nobody was told so. */
+function assertHeard(texts, room) {
+  const told = texts.filter((text) => text.startsWith("42") && !text.startsWith('42["log"'));
+  assert.equal(told.length, 1, JSON.stringify(texts));
+  assert.ok(told[0].startsWith(`42["created","${room}",`), told[0]);
+  const answered = texts.findIndex((text) => text.startsWith('430[{"ok":false,"code":"no_peer",'));
+  assert.ok(answered > texts.indexOf(told[0]), JSON.stringify(texts));
+}

@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 
-import { KINDS, connect, kindName, seat } from "./support/peer.mjs";
+import { KINDS, Peer, connect, kindName, refusal, seat } from "./support/peer.mjs";
 import { startServer } from "./support/server.mjs";
 
 const directory = mkdtempSync(join(tmpdir(), "duet-tls-"));
@@ -17,8 +17,10 @@ execFileSync("openssl", [
   ..."req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost".split(" "),
   ...["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
 ], { stdio: "ignore" });
-const server = await startServer({ after }, { DUET_TLS__CERT_FILE: certificate, DUET_TLS__KEY_FILE: key });
-const url = `https://127.0.0.1:${server.port}`;
+const secure = { DUET_TLS__CERT_FILE: certificate, DUET_TLS__KEY_FILE: key };
+const secret = { DUET_ADMISSION__JWT_SECRET: "a secret of at least thirty-two bytes" };
+const [url, guarded] = (await Promise.all([secure, { ...secure, ...secret }].map((settings) => startServer({ after }, settings))))
+  .map(({ port }) => `https://127.0.0.1:${port}`);
 
 // The certificate is of the test's own making; what is tried here is the transport.
 const options = { rejectUnauthorized: false };
@@ -36,5 +38,13 @@ for (const kind of KINDS) {
     for (let n = 0; n < 20; n += 1) assert.deepEqual(await first.next("message"), [n]);
     assert.deepEqual(await first.ask("bye", room), { ok: true });
     assert.deepEqual(await second.next("bye"), [room, { id: first.id, reason: "left" }]);
+  });
+}
+
+for (const kind of KINDS) {
+  test(`${kindName(kind)}: who is refused over TLS hears the code`, async (t) => {
+    const peer = new Peer(guarded, kind, options);
+    t.after(() => peer.socket.disconnect());
+    assert.equal((await refusal(peer)).data.code, "unauthorized");
   });
 }

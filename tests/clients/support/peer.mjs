@@ -152,6 +152,12 @@ export class Peer {
   }
 }
 
+/** What a client hears of its refusal. */
+export function refusal(peer) {
+  const name = isOld(peer.version) ? "error" : "connect_error";
+  return within(`${peer}: its refusal`, new Promise((resolve) => peer.socket.once(name, resolve)));
+}
+
 /** A connected peer, really upgraded if it is to upgrade; ends with `t`. */
 export async function connect(t, url, kind, options) {
   const peer = new Peer(url, kind, options);
