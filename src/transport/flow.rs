@@ -240,10 +240,14 @@ impl Flow {
         }
     }
 
-    /// The CONNECT is answered; `welcome` is whether the session was let in.
+    /// The CONNECT is answered; `welcome` is whether the session was let in. Once in, it stays so, whichever answer comes late.
     pub fn answered(&self, welcome: bool) {
-        let answer = if welcome { WELCOME } else { UNGREETED };
-        if self.greeting.swap(answer, Ordering::AcqRel) == GREETED {
+        let awaited = if welcome {
+            self.greeting.swap(WELCOME, Ordering::AcqRel) == GREETED
+        } else {
+            self.greeting.compare_exchange(GREETED, UNGREETED, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        };
+        if awaited {
             self.resume();
         }
     }
@@ -573,6 +577,26 @@ mod tests {
         flow.take(1);
         waiting.await.expect("progress");
         assert_eq!(flow.watchers.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_session_is_held_from_its_connect_to_the_answer_and_never_again_once_it_is_in() {
+        let flow = Flow::default();
+        let state = |flow: &Flow| (flow.is_paused(), flow.awaits_answer(), flow.is_welcome());
+        flow.answered(false);
+        assert_eq!(state(&flow), (false, false, false), "nothing was asked");
+        flow.greeted();
+        flow.greeted();
+        assert_eq!(state(&flow), (true, true, false));
+        flow.answered(false);
+        assert_eq!(state(&flow), (false, false, false));
+        flow.greeted();
+        flow.answered(true);
+        assert_eq!(state(&flow), (false, false, true));
+        // Of an earlier CONNECT, told by a late poll.
+        flow.answered(false);
+        flow.greeted();
+        assert_eq!(state(&flow), (false, false, true));
     }
 
     #[tokio::test]
