@@ -600,7 +600,10 @@ impl Signaling {
                 }
             }
             Content::Arrived(arrival) => {
-                this.arrived_elsewhere(&session, &room, from, &arrival);
+                // It is just being lost: its seat may be kept already.
+                if !this.arrived_elsewhere(&session, &room, from, &arrival) {
+                    return this.take_letter_to_kept(&room, from, to, &Content::Arrived(arrival));
+                }
                 Delivery::Delivered
             }
             Content::Departed(reason) => {
@@ -612,7 +615,9 @@ impl Signaling {
                 Delivery::Delivered
             }
             Content::Resumed(resumption) => {
-                this.resumed_elsewhere(&session, &room, from, &resumption);
+                if !this.resumed_elsewhere(&session, &room, from, &resumption) {
+                    return this.take_letter_to_kept(&room, from, to, &Content::Resumed(resumption));
+                }
                 Delivery::Delivered
             }
             Content::Away(away) => {

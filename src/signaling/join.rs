@@ -323,8 +323,7 @@ impl Signaling {
         } else if let Some(other_session) = other_session {
             self.arrived(&other_session, room, session, &arrival, mail);
         } else {
-            // It is being lost.
-            self.hand_out(session, mail);
+            self.beside_lost(session, room, other, &arrival, None, mail);
         }
     }
 
@@ -340,24 +339,28 @@ impl Signaling {
         let link = Link::here(newcomer);
         let mut seats = session.seats();
         // It left meanwhile: the newcomer will hear of that.
-        let Some(seat) = seat_in(&mut seats, room) else { return self.hand_out(newcomer, mail) };
+        let Some(seat) = seat_in(&mut seats, room) else {
+            drop(seats);
+            return self.beside_lost(newcomer, room, session.occupant(), arrival, None, mail);
+        };
         // While this lock is held it can neither relay nor leave: for the newcomer `ready` comes before both.
         self.tell(newcomer, reply::room("ready", room));
         self.hand_out(newcomer, mail);
         self.take_arrived(session, room, seat, link, arrival);
     }
 
-    /// The same for a newcomer on another node, which has told it already.
+    /// The same for a newcomer on another node, which has told it already; tells whether `session` has a seat there.
     pub(super) fn arrived_elsewhere(
         self: &Arc<Self>,
         session: &Arc<Session>,
         room: &RoomName,
         newcomer: Occupant,
         arrival: &Arrival,
-    ) {
+    ) -> bool {
         let mut seats = session.seats();
-        let Some(seat) = seat_in(&mut seats, room) else { return };
+        let Some(seat) = seat_in(&mut seats, room) else { return false };
         self.take_arrived(session, room, seat, Link::elsewhere(newcomer), arrival);
+        true
     }
 
     pub(super) fn take_arrived(

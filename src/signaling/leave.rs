@@ -76,39 +76,37 @@ impl Signaling {
         parting: Parting,
     ) -> Result<(), Refusal> {
         let reason = parting.reason;
+        let node_goes = matches!(reason, ByeReason::NodeShutdown | ByeReason::NodeLost);
+        let occupant = session.occupant();
         // From here on nothing of this room reaches the session, whatever the registry says.
-        let (link, recent, latest, can_come_back) = {
+        let (linked, can_come_back, kept) = {
             let mut seats = session.seats();
             if let Some(seat) = seat_in(&mut seats, room) {
                 self.take_due(session, room, seat, &|_, _| true);
             }
             let mut seat = seats.iter().position(|seat| seat.room == *room).map(|at| seats.swap_remove(at));
-            let recent = seat.as_mut().and_then(|seat| seat.recent.take());
             if let Some(seat) = &mut seat {
+                let recent = seat.recent.take();
                 seat.give_up_outbox();
+                seat.recent = recent;
             }
-            let can_come_back = seat.as_ref().is_some_and(|seat| seat.role.is_some() && seat.token.is_some());
-            let latest = seat.as_ref().map_or(0, |seat| seat.latest);
-            (seat.and_then(|seat| seat.link), recent, latest, can_come_back)
+            let linked = seat.as_ref().and_then(|seat| seat.link.as_ref()).map(|link| link.occupant);
+            let can_come_back =
+                !parting.for_good && seat.as_ref().is_some_and(|seat| seat.role.is_some() && seat.token.is_some());
+            let kept = seat.filter(|_| can_come_back && !node_goes).map(|seat| self.keep_seat(occupant, seat, reason));
+            (linked, can_come_back, kept)
         };
-        let linked = link.as_ref().map(|link| link.occupant);
-        let occupant = session.occupant();
-        if can_come_back && !parting.for_good {
-            match reason {
-                // Its seat outlives this node, or what this node knows.
-                ByeReason::NodeShutdown | ByeReason::NodeLost if self.post.is_some() => {
-                    self.registry.forget(room, occupant);
-                    if let Some(other) = linked {
-                        self.tell_away(room, occupant, other, Away { grace: self.grace, node_goes: true });
-                    }
-                    return Ok(());
-                }
-                ByeReason::NodeShutdown | ByeReason::NodeLost => {}
-                _ => {
-                    self.keep_seat(room, occupant, link, recent, latest, reason);
-                    return Ok(());
-                }
+        if let Some(kept) = kept {
+            self.tell_kept(room, occupant, kept);
+            return Ok(());
+        }
+        // Its seat outlives this node, or what this node knows.
+        if can_come_back && self.post.is_some() {
+            self.registry.forget(room, occupant);
+            if let Some(other) = linked {
+                self.tell_away(room, occupant, other, Away { grace: self.grace, node_goes: true });
             }
+            return Ok(());
         }
         let left = self.registry.leave(room, occupant).await;
         let other = match left {

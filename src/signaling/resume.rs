@@ -20,7 +20,7 @@ use super::{
     session::{Early, Link, Overtaking, Seat, Session, seat_in},
 };
 use crate::{
-    exchange::{Away, Content, Delivery, Haste, Resumption},
+    exchange::{Arrival, Away, Content, Delivery, Haste, Resumption},
     id::RoomName,
     protocol::{ByeReason, Code, Heard, Refusal, Request},
     rooms::{Expiry, LeaveOutcome, Mail, Occupant, Role, Serial},
@@ -65,23 +65,28 @@ impl Kept {
 }
 
 impl Signaling {
-    /// Keeps the seat that `lost` has in `room` for the time of grace, and then gives it up.
-    pub(super) fn keep_seat(
-        self: &Arc<Self>,
-        room: &RoomName,
-        lost: Occupant,
-        link: Option<Link>,
-        recent: Option<Box<Recent>>,
-        latest: u64,
-        reason: ByeReason,
-    ) {
+    /// Keeps the `seat` of `lost` for the time of grace. Whoever finds it gone from its session has to find it here: so that is
+    /// still locked. Then [`Signaling::tell_kept`] is to be called, with what this returns.
+    pub(super) fn keep_seat(&self, lost: Occupant, seat: Seat, reason: ByeReason) -> (Option<Occupant>, Away) {
+        let Seat { room, link, recent, latest, .. } = seat;
         let until = tokio::time::Instant::now() + self.grace;
         let other = link.as_ref().map(|link| link.occupant);
         let memory = link.zip(recent).map(|(link, recent)| Box::new((link, *recent)));
         let kept = Kept { other, reason, until, memory, latest };
         let away = kept.away();
-        lock(&self.kept).insert((room.clone(), lost), kept);
+        lock(&self.kept).insert((room, lost), kept);
         self.metrics.seats_kept.inc();
+        (other, away)
+    }
+
+    /// Tells the other peer that the seat of `lost` is kept, and gives it up when the time of grace is over.
+    pub(super) fn tell_kept(
+        self: &Arc<Self>,
+        room: &RoomName,
+        lost: Occupant,
+        (other, away): (Option<Occupant>, Away),
+    ) {
+        let until = tokio::time::Instant::now() + away.grace;
         if let Some(other) = other {
             self.tell_away(room, lost, other, away);
         }
@@ -143,6 +148,39 @@ impl Signaling {
             kept.other = Some(other);
         }
         Some(kept.away())
+    }
+
+    /// `session` took a seat beside that of `lost`, a peer of this node whose session has it no more: if it is kept, `session` is told
+    /// so, and gets what was said to it; if not, it is told of the end by whoever gave the seat up.
+    pub(super) fn beside_lost(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        lost: Occupant,
+        arrival: &Arrival,
+        resumption: Option<&Resumption>,
+        mail: Option<Vec<Mail>>,
+    ) {
+        let by = session.occupant();
+        let kept = self.beside_kept(room, lost, by, arrival.order);
+        {
+            let mut seats = session.seats();
+            if kept.is_some() {
+                if let Some(link) = seat_in(&mut seats, room).and_then(|seat| seat.link.as_mut())
+                    && link.occupant == lost
+                {
+                    link.met = false;
+                }
+                let missed = resumption.map(|resumption| self.catch_up_beside_kept(room, lost, by, resumption));
+                for parcel in missed.into_iter().flatten() {
+                    self.sent_or_closed(session, self.send(session, parcel.packet()));
+                }
+            }
+            self.hand_out(session, mail);
+        }
+        if let Some(away) = kept {
+            self.peer_away(session, room, lost, away);
+        }
     }
 
     /// `gone` is no more in the room with `lost`, whose seat is kept here.
@@ -304,9 +342,15 @@ impl Signaling {
         } else if other.node != self.node {
             self.send_letter(room, session.occupant(), other, Content::Resumed(Box::new(resumption)));
         } else {
-            if let Some(other_session) = other_session
-                && let Some(seat) = seat_in(&mut other_session.seats(), room)
+            let Some(other_session) = other_session else {
+                return self.beside_lost(session, room, other, &resumption.arrival, Some(&resumption), mail);
+            };
             {
+                let mut seats = other_session.seats();
+                let Some(seat) = seat_in(&mut seats, room) else {
+                    drop(seats);
+                    return self.beside_lost(session, room, other, &resumption.arrival, Some(&resumption), mail);
+                };
                 self.tell(session, reply::room("ready", room));
                 let link = Link::here(session);
                 if seat.is_overtaken(&resumption) {
@@ -320,7 +364,6 @@ impl Signaling {
                     });
                 }
             }
-            // It is being lost.
             self.hand_out(session, mail);
         }
     }
@@ -347,26 +390,28 @@ impl Signaling {
         seat.held.take_if(|held| held.is_empty());
     }
 
-    /// The same for a peer that took its seat back by way of another node.
+    /// The same for a peer that took its seat back by way of another node; tells whether `session` has a seat there.
     pub(super) fn resumed_elsewhere(
         self: &Arc<Self>,
         session: &Arc<Session>,
         room: &RoomName,
         by: Occupant,
         resumption: &Resumption,
-    ) {
+    ) -> bool {
         let mut seats = session.seats();
-        let Some(seat) = seat_in(&mut seats, room) else { return };
+        let Some(seat) = seat_in(&mut seats, room) else { return false };
         let link = Link::elsewhere(by);
         if seat.is_overtaken(resumption) {
             let overtaking = Overtaking { link, resumption: resumption.clone(), mail: Vec::new() };
-            return self.await_earlier(session, room, seat, overtaking);
+            self.await_earlier(session, room, seat, overtaking);
+            return true;
         }
         self.take_resumed(session, room, seat, link, resumption, |last| {
             if resumption.is_held() {
                 self.post_after_delivery(room, session.occupant(), by, Content::HandOut(last));
             }
         });
+        true
     }
 
     /// The seat beside was taken back, and of the connection by which its client heard what it tells nothing is known here yet: what
