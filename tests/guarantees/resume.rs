@@ -148,6 +148,33 @@ async fn kept(node: &Node) -> u64 {
     metric(node, "duet_seats_kept").await
 }
 
+/// Whichever comes first, and everything in between.
+async fn who_comes_as_the_other_is_lost_is_told_so(first: &Node, second: &Node, third: &Node) {
+    for round in 0..50 {
+        let (room, later) = (format!("r{round}"), Duration::from_micros(40 * round));
+        let (mut a, mut b) = (Client::connect(first).await, Client::connect(second).await);
+        let lost = a.id.clone();
+        join(&mut a, &room).await;
+        let (answer, ()) = tokio::join!(join(&mut b, &room), lose(a, later));
+        assert_eq!(answer["outcome"], "joined");
+        assert_eq!(b.until("peer reconnecting").await[1]["id"], lost);
+
+        let room = format!("again {round}");
+        let (mut a, mut b) = (Client::connect(first).await, Client::connect(second).await);
+        let lost = a.id.clone();
+        let (_, token) = pair_with_token(&mut a, &mut b, &room).await;
+        let mut back = Client::connect(third).await;
+        let (answer, ()) = tokio::join!(resume(&mut back, &room, &token), lose(a, later));
+        assert_eq!(answer["outcome"], "resumed");
+        assert_eq!(back.until("peer reconnecting").await[1]["id"], lost);
+    }
+}
+
+async fn lose(client: Client, later: Duration) {
+    tokio::time::sleep(later).await;
+    drop(client);
+}
+
 async fn two_that_resume_at_once_end_as_one(first: &Node, second: &Node, third: &Node) {
     for _ in 0..10 {
         let (mut a, mut b) = (Client::connect(first).await, Client::connect(second).await);
@@ -226,6 +253,7 @@ on_one_node_and_on_three!(
     "15s": a_clean_leave_frees_the_seat_at_once,
     "15s": who_has_no_token_holds_no_seat_when_it_is_lost,
     "15s": both_are_lost_and_come_back,
+    "15s": who_comes_as_the_other_is_lost_is_told_so,
     "15s": two_that_resume_at_once_end_as_one,
     "15s": who_waits_gets_the_seat_that_comes_free,
 );
