@@ -148,31 +148,39 @@ async fn kept(node: &Node) -> u64 {
     metric(node, "duet_seats_kept").await
 }
 
-/// Whichever comes first, and everything in between.
-async fn who_comes_as_the_other_is_lost_is_told_so(first: &Node, second: &Node, third: &Node) {
-    for round in 0..50 {
-        let (room, later) = (format!("r{round}"), Duration::from_micros(40 * round));
-        let (mut a, mut b) = (Client::connect(first).await, Client::connect(second).await);
-        let lost = a.id.clone();
+/// Right before its answer or right after it, on the same node or on another.
+async fn who_comes_as_the_other_is_lost_is_told_so(first: &Node, second: &Node, _: &Node) {
+    for round in 0..100 {
+        let node = [first, second][round % 2];
+        let (mut a, mut b) = (Client::connect(first).await, Client::connect(node).await);
+        let (room, lost) = (format!("r{round}"), a.id.clone());
         join(&mut a, &room).await;
-        let (answer, ()) = tokio::join!(join(&mut b, &room), lose(a, later));
+        let answer = as_it_is_lost(a, round, join(&mut b, &room)).await;
         assert_eq!(answer["outcome"], "joined");
         assert_eq!(b.until("peer reconnecting").await[1]["id"], lost);
 
-        let room = format!("again {round}");
         let (mut a, mut b) = (Client::connect(first).await, Client::connect(second).await);
-        let lost = a.id.clone();
+        let (room, lost) = (format!("again {round}"), a.id.clone());
         let (_, token) = pair_with_token(&mut a, &mut b, &room).await;
-        let mut back = Client::connect(third).await;
-        let (answer, ()) = tokio::join!(resume(&mut back, &room, &token), lose(a, later));
+        let mut back = Client::connect(node).await;
+        let answer = as_it_is_lost(a, round, resume(&mut back, &room, &token)).await;
         assert_eq!(answer["outcome"], "resumed");
         assert_eq!(back.until("peer reconnecting").await[1]["id"], lost);
     }
 }
 
-async fn lose(client: Client, later: Duration) {
-    tokio::time::sleep(later).await;
-    drop(client);
+/// `answer`; meanwhile, or as soon as it is there, `client` is lost.
+async fn as_it_is_lost(client: Client, round: usize, answer: impl Future<Output = Value>) -> Value {
+    if round % 4 < 2 {
+        let answer = answer.await;
+        drop(client);
+        return answer;
+    }
+    let losing = async {
+        tokio::time::sleep(Duration::from_micros(20 * round as u64)).await;
+        drop(client);
+    };
+    tokio::join!(answer, losing).0
 }
 
 async fn two_that_resume_at_once_end_as_one(first: &Node, second: &Node, third: &Node) {
