@@ -93,7 +93,12 @@ fn main() -> ExitCode {
         threads => Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
     };
     let ended = match runtime {
-        Ok(runtime) => runtime.block_on(run(settings, read)),
+        Ok(runtime) => {
+            let ended = runtime.block_on(run(settings, read));
+            // What still reads a file is not waited for.
+            runtime.shutdown_background();
+            ended
+        }
         Err(error) => Err(error.into()),
     };
     match ended {
@@ -140,8 +145,12 @@ async fn run(
                 if on_terminal && !std::io::stderr().is_terminal() {
                     break;
                 }
-                // What became of it is in the log.
-                let _ = node.reload(read.clone()).await;
+                // What became of it is in the log. A file may be slow to read, and nobody waits for that who wants an end.
+                tokio::select! {
+                    _ = node.reload(read.clone()) => {}
+                    _ = terminate.recv() => break,
+                    _ = interrupt.recv() => break,
+                }
             }
         }
     }

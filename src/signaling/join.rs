@@ -13,7 +13,7 @@ use super::{
     Signaling, lock,
     mail::arrival,
     reply,
-    session::{Early, Link, Seat, Session, seat_in},
+    session::{Link, Seat, Session, Visit, seat_in},
 };
 use crate::{
     exchange::{Arrival, Content},
@@ -254,16 +254,22 @@ impl Signaling {
         let Some(seat) = seat_in(&mut seats, room) else { return };
         seat.token = told.token;
         seat.take(Role::Created, order);
-        // The second peer may have come before this answer was read. If it has left again, nothing is to be told.
+        // The second peer may have come before this answer was read.
         self.tell_early(session, room, seat);
     }
 
-    /// Tells of a peer that came before the answer to one's own join, and what it said meanwhile.
+    /// Tells of who came before the answer to one's own join, and what they said meanwhile.
     pub(super) fn tell_early(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, seat: &mut Seat) {
-        if let Early::Arrived(link, said) = std::mem::take(&mut seat.early) {
+        for Visit { link, said, left, .. } in std::mem::take(&mut seat.early).visits {
+            let (peer, away) = (link.occupant.peer, link.away);
             self.tell_arrived(session, room, seat, link, &Arrival::default());
             for packet in said {
                 self.sent_or_closed(session, self.send(session, packet));
+            }
+            if let Some(reason) = left {
+                self.tell_gone(session, room, seat, reason);
+            } else if away {
+                self.tell(session, reply::peer_reconnecting(room, peer, self.grace));
             }
         }
     }
@@ -287,19 +293,14 @@ impl Signaling {
             seat.token = told.token;
             seat.take(Role::Joined, order);
             arrival = self::arrival(order, mail.as_deref().unwrap_or_default(), session.counts(), seat.token);
-            match std::mem::take(&mut seat.early) {
-                Early::Departed(gone, reason) if gone == other => {
-                    self.hand_out(session, mail.take());
-                    self.tell(session, reply::bye(room, gone.peer, reason));
-                    return;
-                }
+            if !seat.early.visits.is_empty() {
                 // Gone, and another came, or the same once more: it will have been told of this one, and this one of it.
-                early @ Early::Arrived(..) => {
-                    self.hand_out(session, mail.take());
-                    seat.early = early;
-                    return self.tell_early(session, room, seat);
-                }
-                Early::Departed(..) | Early::Nothing => {}
+                self.hand_out(session, mail.take());
+                return self.tell_early(session, room, seat);
+            }
+            if let Some(reason) = seat.left_early(other) {
+                self.hand_out(session, mail.take());
+                return self.tell(session, reply::bye(room, other.peer, reason));
             }
             let linked = other_session.as_ref().map_or_else(|| Link::elsewhere(other), Link::here);
             let link = seat.link.insert(linked);
@@ -384,7 +385,7 @@ impl Signaling {
             self.tell_arrived(session, room, seat, link, arrival);
         } else {
             link.handed = arrival.messages;
-            seat.early = Early::Arrived(link, Vec::new());
+            seat.early.arrive(link, arrival.order);
         }
     }
 
@@ -428,15 +429,18 @@ impl Signaling {
         let Some(seat) = seat_in(&mut seats, room) else { return };
         self.take_due(session, room, seat, &|_, one| one.link.occupant == gone);
         if seat.role.is_none() {
-            // Who came after it stays.
-            if !matches!(&seat.early, Early::Arrived(link, _) if link.occupant != gone) {
-                seat.early = Early::Departed(gone, reason);
-            }
+            seat.early.depart(gone, reason);
         } else if seat.link.as_ref().is_some_and(|link| link.occupant == gone) {
-            self.let_go(session, seat, Serial::LAST);
-            seat.link = None;
-            self.tell(session, reply::bye(room, gone.peer, reason));
-            seat.give_up_outbox();
+            self.tell_gone(session, room, seat, reason);
         }
+    }
+
+    /// Tells `session` that the one that its seat is linked to left.
+    fn tell_gone(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, seat: &mut Seat, reason: ByeReason) {
+        self.let_go(session, seat, Serial::LAST);
+        if let Some(gone) = seat.link.take() {
+            self.tell(session, reply::bye(room, gone.occupant.peer, reason));
+        }
+        seat.give_up_outbox();
     }
 }

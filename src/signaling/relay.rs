@@ -21,7 +21,7 @@ use super::{
     lock,
     recent::Fate,
     reply,
-    session::{Early, Link, Session, seat_in},
+    session::{Link, Session, seat_in},
 };
 use crate::{
     adapter::Undelivered,
@@ -425,17 +425,14 @@ impl Signaling {
         if seat.hears(from) {
             return self.send(to, packet);
         }
-        match &mut seat.early {
-            // It does not know yet that it is seated itself.
-            Early::Arrived(link, said) if link.occupant == from => {
-                if said.len() >= EARLY_PACKETS {
-                    return Err(Undelivered::TooSlow);
-                }
-                said.push(packet);
-                Ok(())
-            }
-            _ => Err(Undelivered::Gone),
+        // Perhaps it does not know yet that it is seated itself.
+        let all = seat.early.said();
+        let visit = seat.early.present_mut().filter(|visit| visit.link.occupant == from).ok_or(Undelivered::Gone)?;
+        if all >= EARLY_PACKETS {
+            return Err(Undelivered::TooSlow);
         }
+        visit.said.push(packet);
+        Ok(())
     }
 
     /// Makes the sender on another node wait while `receiver` is behind.

@@ -17,7 +17,7 @@ use super::{
     mail::arrival,
     recent::Recent,
     reply,
-    session::{Early, Link, Overtaking, Seat, Session, seat_in},
+    session::{Link, Overtaking, Seat, Session, seat_in},
 };
 use crate::{
     exchange::{Arrival, Away, Content, Delivery, Haste, Resumption},
@@ -211,22 +211,21 @@ impl Signaling {
             let mut seats = session.seats();
             let Some(seat) = seat_in(&mut seats, room) else { return };
             self.take_due(session, room, seat, &|_, one| one.link.occupant == lost);
-            if let Early::Arrived(link, _) = &mut seat.early
-                && link.occupant == lost
-            {
-                link.away = true;
-                return;
-            }
-            if seat.link.as_ref().is_none_or(|link| link.occupant != lost) {
-                return;
-            }
-            // Of the one who would say that, nothing more comes that was said before.
-            if away.node_goes {
-                self.let_go(session, seat, Serial::LAST);
-            }
-            let Some(link) = &mut seat.link else { return };
-            if !std::mem::replace(&mut link.away, true) {
-                self.tell(session, reply::peer_reconnecting(room, lost.peer, away.grace));
+            if let Some(visit) = seat.early.present_mut().filter(|visit| visit.link.occupant == lost) {
+                // It is told once this one knows its own seat.
+                visit.link.away = true;
+            } else {
+                if seat.link.as_ref().is_none_or(|link| link.occupant != lost) {
+                    return;
+                }
+                // Of the one who would say that, nothing more comes that was said before.
+                if away.node_goes {
+                    self.let_go(session, seat, Serial::LAST);
+                }
+                let Some(link) = &mut seat.link else { return };
+                if !std::mem::replace(&mut link.away, true) {
+                    self.tell(session, reply::peer_reconnecting(room, lost.peer, away.grace));
+                }
             }
         }
         if away.node_goes {
@@ -297,41 +296,36 @@ impl Signaling {
             seat.take(role, order);
             let arrival = arrival(order, mail.as_deref().unwrap_or_default(), session.counts(), token);
             resumption = Resumption { arrival, before, heard };
-            match (std::mem::take(&mut seat.early), other) {
+            if !seat.early.visits.is_empty() {
                 // Gone, and another came: it will have been told of this one, and this one of it.
-                (early @ Early::Arrived(..), _) => {
-                    seat.early = early;
-                    self.hand_out(session, mail.take());
-                    return self.tell_early(session, room, seat);
-                }
-                (Early::Departed(gone, reason), Some(other)) if gone == other => {
-                    self.hand_out(session, mail.take());
-                    return self.tell(session, reply::bye(room, gone.peer, reason));
-                }
-                (_, None) => return,
-                (_, Some(other)) => {
-                    let linked = other_session.as_ref().map_or_else(|| Link::elsewhere(other), Link::here);
-                    let link = seat.link.insert(linked);
-                    if other.node == self.node {
-                        kept = self.beside_kept(room, other, session.occupant(), order);
-                        link.met = kept.is_none();
-                    } else if !away {
-                        link.met = true;
-                        self.tell(session, reply::room("ready", room));
-                    }
-                    if other.node != self.node && !away && resumption.is_held() {
-                        // What it did not hear before comes from there, and comes first.
-                        self.hold_mail(session, room, seat, mail.take());
-                    } else if !link.met || other.node != self.node {
-                        if link.occupant.node == self.node {
-                            let missed = self.catch_up_beside_kept(room, other, session.occupant(), &resumption);
-                            for parcel in missed {
-                                self.sent_or_closed(session, self.send(session, parcel.packet()));
-                            }
-                        }
-                        self.hand_out(session, mail.take());
+                self.hand_out(session, mail.take());
+                return self.tell_early(session, room, seat);
+            }
+            let Some(other) = other else { return };
+            if let Some(reason) = seat.left_early(other) {
+                self.hand_out(session, mail.take());
+                return self.tell(session, reply::bye(room, other.peer, reason));
+            }
+            let linked = other_session.as_ref().map_or_else(|| Link::elsewhere(other), Link::here);
+            let link = seat.link.insert(linked);
+            if other.node == self.node {
+                kept = self.beside_kept(room, other, session.occupant(), order);
+                link.met = kept.is_none();
+            } else if !away {
+                link.met = true;
+                self.tell(session, reply::room("ready", room));
+            }
+            if other.node != self.node && !away && resumption.is_held() {
+                // What it did not hear before comes from there, and comes first.
+                self.hold_mail(session, room, seat, mail.take());
+            } else if !link.met || other.node != self.node {
+                if link.occupant.node == self.node {
+                    let missed = self.catch_up_beside_kept(room, other, session.occupant(), &resumption);
+                    for parcel in missed {
+                        self.sent_or_closed(session, self.send(session, parcel.packet()));
                     }
                 }
+                self.hand_out(session, mail.take());
             }
         }
         let Some(other) = other else { return };

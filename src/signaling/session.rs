@@ -36,7 +36,7 @@ pub struct Seat {
     pub token: Option<ResumeToken>,
     /// The other peer, once this one has been told of it.
     pub link: Option<Link>,
-    /// What the other peer did while the registry had not answered yet.
+    /// What other peers did while the registry had not answered yet.
     pub early: Early,
     /// The order of this seat, and how many messages came from it.
     pub said: Serial,
@@ -63,7 +63,7 @@ impl Seat {
             role: None,
             token: None,
             link: None,
-            early: Early::Nothing,
+            early: Early::default(),
             said: Serial::default(),
             outbox: None,
             recent: None,
@@ -78,13 +78,9 @@ impl Seat {
     pub fn take(&mut self, role: Role, order: u64) {
         self.role = Some(role);
         self.said = Serial { seat: order, said: 0 };
-        if order > self.latest {
-            self.latest = order;
-            // Who arrived before this seat was taken did not arrive beside it.
-            if matches!(self.early, Early::Arrived(..)) {
-                self.early = Early::Nothing;
-            }
-        }
+        self.latest = self.latest.max(order);
+        // Who arrived before this seat was taken did not arrive beside it.
+        self.early.visits.retain(|visit| visit.order > order);
     }
 
     /// Who it waited for does not come back: its senders are told.
@@ -107,6 +103,12 @@ impl Seat {
             link.before != Some(heard.id) && resumption.before != link.occupant
         };
         is_missing && link.is_of_seat(resumption) == Some(true) && resumption.arrival.order > self.latest
+    }
+
+    /// Why `other`, beside whom it was seated, is gone already, if it is: it left, or somebody came later and left.
+    pub fn left_early(&mut self, other: Occupant) -> Option<ByeReason> {
+        let (gone, reason) = self.early.departed.take()?;
+        (gone == other || self.latest > self.said.seat).then_some(reason)
     }
 
     /// All that wait to be linked to.
@@ -143,10 +145,8 @@ impl Seat {
     /// The other peer, whether this one has been told of it or not.
     #[must_use]
     pub fn other(&self) -> Option<Occupant> {
-        match (&self.link, &self.early) {
-            (Some(link), _) | (None, Early::Arrived(link, _)) => Some(link.occupant),
-            (None, Early::Departed(..) | Early::Nothing) => None,
-        }
+        let early = || self.early.present().map(|visit| &visit.link);
+        self.link.as_ref().or_else(early).map(|link| link.occupant)
     }
 }
 
@@ -215,16 +215,64 @@ pub struct Overtaking {
     pub mail: Vec<Mail>,
 }
 
-/// News of another peer that came before the answer to one's own join.
+/// News of other peers that came before the answer to one's own join.
 #[derive(Debug, Default)]
-pub enum Early {
-    /// None.
-    #[default]
-    Nothing,
-    /// It took the second seat, and said this.
-    Arrived(Link, Vec<Packet>),
+pub struct Early {
+    /// Who took the seat beside, in order. Whoever is not the last has left.
+    pub visits: Vec<Visit>,
+    /// Who left last.
+    pub departed: Option<(Occupant, ByeReason)>,
+}
+
+/// A peer that took the seat beside before the answer to one's own join.
+#[derive(Debug)]
+pub struct Visit {
+    /// Who.
+    pub link: Link,
+    /// The order of its seat.
+    pub order: u64,
+    /// What it said.
+    pub said: Vec<Packet>,
+    /// Why it left, if it did.
+    pub left: Option<ByeReason>,
+}
+
+impl Early {
+    /// It came, and whoever was there is gone.
+    pub fn arrive(&mut self, link: Link, order: u64) {
+        // Of who came and went without a word nothing is to be told.
+        self.visits.pop_if(|last| last.said.is_empty());
+        self.visits.push(Visit { link, order, said: Vec::new(), left: None });
+    }
+
     /// It left.
-    Departed(Occupant, ByeReason),
+    pub fn depart(&mut self, gone: Occupant, reason: ByeReason) {
+        match self.present_mut() {
+            // Who came after it stays.
+            Some(visit) if visit.link.occupant != gone => return,
+            Some(visit) => visit.left = Some(reason),
+            None => {}
+        }
+        self.visits.pop_if(|last| last.said.is_empty());
+        self.departed = Some((gone, reason));
+    }
+
+    /// Who is there now.
+    #[must_use]
+    pub fn present(&self) -> Option<&Visit> {
+        self.visits.last().filter(|visit| visit.left.is_none())
+    }
+
+    /// Who is there now.
+    pub fn present_mut(&mut self) -> Option<&mut Visit> {
+        self.visits.last_mut().filter(|visit| visit.left.is_none())
+    }
+
+    /// How many messages they all said.
+    #[must_use]
+    pub fn said(&self) -> usize {
+        self.visits.iter().map(|visit| visit.said.len()).sum()
+    }
 }
 
 /// One connected socket.

@@ -4,7 +4,8 @@ use serde_json::json;
 
 use crate::support::{
     Client, Heard,
-    cluster::{Cluster, quick},
+    chaos::{ChaosProxy, Mode},
+    cluster::{Cluster, lease, quick},
     metric,
     redis::{Redis, RedisOptions},
     seat, wait_until,
@@ -216,4 +217,48 @@ async fn nodes_that_stop_in_order_leave_nothing_in_redis_but_their_state() {
         !keys.contains("room:") && !keys.contains("nodes") && !keys.contains("leases")
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_came_spoke_and_went_before_ones_own_answer_is_told_of_with_it() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let proxy = ChaosProxy::start(([127, 0, 0, 1], redis.port()).into()).await;
+    // Unanswered for less than that.
+    let settings = lease("5s", "150ms");
+    let cluster = Cluster::start_each(&[format!("redis://{}", proxy.address()), redis.url()], &settings).await;
+    let (mut local, mut remote) = (Client::connect(&cluster[0]).await, Client::connect(&cluster[1]).await);
+    seat(&mut local, &mut remote, "barrier").await;
+    let mut a = Client::connect(&cluster[0]).await;
+    proxy.set(Mode::Unanswered);
+    a.emit(&json!(["create or join", "r"])).await;
+    wait_until("the seat is taken", || async { redis.command(&["KEYS", "*"]).await.contains("room:r") }).await;
+    let (mut b, mut c, mut d) =
+        (Client::connect(&cluster[1]).await, Client::connect(&cluster[1]).await, Client::connect(&cluster[1]).await);
+    for (client, number) in [(&mut b, 1), (&mut c, 0), (&mut d, 2)] {
+        assert_eq!(client.call(&json!(["create or join", "r", {}])).await["outcome"], "joined");
+        client.until("ready").await;
+        if number > 0 {
+            assert_eq!(client.call(&json!(["message", number])).await, json!({"ok": true}));
+        }
+        if number < 2 {
+            assert_eq!(client.call(&json!(["bye", "r"])).await, json!({"ok": true}));
+        }
+    }
+    let (b, d) = (b.id.clone(), d.hang_up().await);
+    assert_eq!(d, []);
+    wait_until("the seat is kept", || async { metric(&cluster[1], "duet_seats_kept").await == 1 }).await;
+    // What node 1 had told node 0 by then came there before this.
+    assert_eq!(remote.call(&json!(["message", "barrier"])).await, json!({"ok": true}));
+    proxy.set(Mode::Pass);
+    a.expect("created").await;
+    for (number, end) in [(1, "bye"), (2, "peer reconnecting")] {
+        a.expect("join").await;
+        a.expect("ready").await;
+        assert_eq!(a.expect("message").await, [json!(number)]);
+        let told = a.expect(end).await;
+        if number == 1 {
+            assert_eq!(told, [json!("r"), json!({"id": b, "reason": "left"})]);
+        }
+    }
+    cluster.stop().await;
 }

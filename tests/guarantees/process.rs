@@ -1,11 +1,13 @@
 //! The process as an operator meets it: settings, exit status, signals, logs.
 
-use std::{process::Stdio, time::Duration};
+use std::{os::unix::fs::OpenOptionsExt as _, process::Stdio, time::Duration};
 
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     process::Command,
 };
+
+use crate::support::{PATIENCE, process::NodeProcess};
 
 const DUET: &str = env!("CARGO_BIN_EXE_duet");
 
@@ -116,4 +118,27 @@ async fn sigterm_ends_it_in_time_with_status_0_and_logs_are_json_without_a_termi
     let mut rest = String::new();
     lines.into_inner().read_to_string(&mut rest).await.expect("the rest of the log");
     assert!(rest.contains("\"stopped\""), "{rest}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_that_take_long_to_read_keep_nobody_from_ending_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("token");
+    std::fs::write(&file, "sixteen-characters").expect("written");
+    let path = file.to_str().expect("a path").to_owned();
+    let mut node = NodeProcess::start("", &vec![("DUET_ADMIN__TOKEN_FILE".to_owned(), path.clone())]).await;
+    std::fs::remove_file(&file).expect("removed");
+    assert!(Command::new("mkfifo").arg(&path).status().await.expect("mkfifo").success());
+    node.hang_up();
+    // It can be opened once the node reads it, and as long as it is open here the node waits for more.
+    let open = || std::fs::OpenOptions::new().write(true).custom_flags(nix::libc::O_NONBLOCK).open(&path).ok();
+    let mut writer = None;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while writer.is_none() {
+        assert!(tokio::time::Instant::now() < deadline, "the node never reads it:\n{}", node.log());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        writer = open();
+    }
+    node.terminate();
+    drop(writer);
 }

@@ -1,6 +1,15 @@
 //! A TCP proxy between a node and its Redis that does to the connections what networks do to them.
 
-use std::{collections::VecDeque, io, net::SocketAddr, sync::OnceLock, time::Duration};
+use std::{
+    collections::VecDeque,
+    io,
+    net::SocketAddr,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use socket2::SockRef;
@@ -14,6 +23,9 @@ use tokio::{
     task::{JoinHandle, JoinSet},
     time::Instant,
 };
+
+/// What asks Redis for a script.
+const SCRIPT: &[u8] = b"EVALSHA";
 
 /// How much the proxy holds of one direction of a connection before it stops to read: also what a slow connection carries
 /// at most in the time of its delay.
@@ -30,6 +42,8 @@ pub enum Mode {
     /// Connections look open, and what either side sends vanishes. Those that lost something are reset when the mode
     /// changes.
     HalfOpen,
+    /// Redis takes what it is asked, and nothing of its answers passes on connections that ask scripts; others carry all.
+    Unanswered,
     /// Bytes pass that much later.
     Slow(Duration),
 }
@@ -145,20 +159,28 @@ async fn relay(
     upstream.set_nodelay(true)?;
     let (from_client, to_client) = client.split();
     let (from_upstream, to_upstream) = upstream.split();
+    let asks = AtomicBool::new(false);
     tokio::try_join!(
-        pump(from_client, to_upstream, state.clone(), lost),
-        pump(from_upstream, to_client, state.clone(), lost)
+        pump(from_client, to_upstream, state.clone(), lost, |bytes| {
+            if bytes.windows(SCRIPT.len()).any(|window| window == SCRIPT) {
+                asks.store(true, Ordering::Relaxed);
+            }
+            true
+        }),
+        pump(from_upstream, to_client, state.clone(), lost, |_| !asks.load(Ordering::Relaxed))
     )?;
     reset_when_dropped(&upstream, false);
     Ok(())
 }
 
-/// Carries one direction until its end has been carried too.
+/// Carries one direction until its end has been carried too. `passes` sees what waits, and tells whether it is let through
+/// where answers are not.
 async fn pump(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
     mut state: watch::Receiver<State>,
     lost: &OnceLock<u64>,
+    passes: impl Fn(&[u8]) -> bool,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     // What was read and when; an empty one is the end.
@@ -177,7 +199,8 @@ async fn pump(
             Mode::Slow(delay) => (*read + delay, bytes.clone()),
             _ => (*read, bytes.clone()),
         });
-        let stalled = matches!(now.mode, Mode::Stall | Mode::Cut);
+        let passes = waiting.front().is_none_or(|(_, bytes)| passes(bytes));
+        let stalled = matches!(now.mode, Mode::Stall | Mode::Cut) || now.mode == Mode::Unanswered && !passes;
         tokio::select! {
             biased;
             changed = state.changed() => if changed.is_err() {
