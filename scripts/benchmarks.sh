@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds everything, measures duet on 1, 2, 4 and 8 nodes, the reference cluster on Node.js, bare relays, alone and joined by Redis,
 # and peers that come back to their seats, in one go, and writes docs/BENCHMARKS.md. Needs redis-server, Node.js and npm, and a machine
-# that does nothing else: three quarters of an hour on 2 cores.
+# that does nothing else: half an hour on 2 cores.
 # Options are those of `loadtest bench all`.
 set -eu
 cd "$(dirname "$0")/.."

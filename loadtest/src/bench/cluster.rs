@@ -59,11 +59,14 @@ pub struct Options {
     /// How often each cluster is started
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// How often each is loaded of those that are compared in turns; 0 leaves that out
-    #[arg(long, default_value_t = 8)]
+    /// How often those are started anew that are compared in turns; 0 leaves that out
+    #[arg(long, default_value_t = 4)]
+    starts: u32,
+    /// How often each is loaded after each start of those that are compared in turns
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     turns: u32,
     /// Seconds of messages measured in each turn
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
     turn_seconds: u64,
     /// Rooms of two sockets; a multiple of 56 uses all pairs of 8 nodes alike
     #[arg(long, default_value_t = 1_120, value_parser = at_least_one)]
@@ -224,7 +227,8 @@ impl Options {
         let or = |nodes, other: Option<&usize>| Some(nodes).filter(|nodes| counts.contains(nodes)).or(other.copied());
         let few_and_many = or(FEW, counts.first()).zip(or(MANY, counts.last())).filter(|(few, many)| few < many);
         Plan {
-            turns: few_and_many.filter(|_| self.turns > 0).map(|(few, many)| turns::Plan {
+            turns: few_and_many.filter(|_| self.starts > 0).map(|(few, many)| turns::Plan {
+                starts: self.starts,
                 turns: self.turns,
                 duration: Duration::from_secs(self.turn_seconds),
                 few,
@@ -578,7 +582,7 @@ mod tests {
         assert_eq!(compared(&[]), Some((2, 8, 2_000, 8_000)));
         assert_eq!(compared(&["--nodes=1,8,2,4", "--rate=10"]), Some((2, 8, 10, 40)));
         assert_eq!(compared(&["--nodes=3,2"]), Some((2, 3, 2_000, 8_000)));
-        assert_eq!((compared(&["--nodes=2"]), compared(&["--turns=0"])), (None, None));
+        assert_eq!((compared(&["--nodes=2"]), compared(&["--starts=0"])), (None, None));
     }
 
     #[derive(clap::Parser)]

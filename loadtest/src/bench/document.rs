@@ -109,8 +109,9 @@ connection that Redis does not answer on, one plain subscription a node; no Sock
 costs more on 8 nodes than on 2 is what more processes cost on the same cores, whoever wrote them.
 
 What more nodes cost a message is measured **in turns**: duet and the bare cluster on 2 nodes and on 8 all run at once, their peers in their
-rooms, and each is loaded for 4 s, with 2,000 messages a second and with 8,000 (*busy*), eight times, every other time in the reverse order;
-a ratio is taken of what stands side by side. Other work on the machine changes from minute to minute by more than what is looked for.
+rooms, and each is loaded for 2 s, with 2,000 messages a second and with 8,000 (*busy*), four times, every other time in the reverse order;
+then all are started anew, four times. A ratio is taken of what stands side by side. Other work on the machine changes from minute to minute
+by more than what is looked for, and two clusters of the same program can differ as much for as long as they run.
 There are no heartbeats meanwhile: those of all sockets would fall into one turn and not into another. 8 nodes are compared with 2 in three
 ways: with as many messages in all, at both rates (at *busy* 2 nodes find several messages each time they look, and 8 seldom do), and with as
 many a node (*busy* on 8 against the other rate on 2). See [SCALING.md](SCALING.md#what-more-nodes-cost-a-message).

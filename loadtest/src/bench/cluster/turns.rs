@@ -1,11 +1,13 @@
 //! Few nodes and many, duet's and bare relays', all there at once and loaded in turns.
 //!
 //! What others do on a machine changes from minute to minute by more than the growth that is looked for. Here all that is compared
-//! stands within the same minute, and ratios are taken minute by minute. Every other time the order is the reverse.
+//! stands within the same minute, and ratios are taken minute by minute. Every other time the order is the reverse. Two clusters of
+//! the same program can differ as much, for as long as they run: so all are started anew now and then.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::future::try_join_all;
 
 use super::system::{Cluster, Redis, System};
 use super::{BARE_BUSY, BUSY, FEW, GROWTH, MANY, label};
@@ -19,7 +21,9 @@ const WARM_UP: Duration = Duration::from_secs(1);
 /// What is done.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub(super) struct Plan {
-    /// How often it is each one's turn.
+    /// How often all are started anew.
+    pub starts: u32,
+    /// How often it is each one's turn after each start.
     pub turns: u32,
     /// For how long it is.
     pub duration: Duration,
@@ -77,7 +81,7 @@ impl Seated {
 }
 
 impl Turns {
-    /// Starts all clusters, loads them in turns and ends them.
+    /// Starts all clusters, loads them in turns and ends them, as often as planned.
     ///
     /// # Errors
     /// When one cannot be started or measured.
@@ -88,19 +92,31 @@ impl Turns {
         systems: &[System],
         in_flight: usize,
     ) -> anyhow::Result<()> {
-        let mut seated = Vec::new();
-        for system in systems {
-            for nodes in [plan.few, plan.many] {
-                seated.extend(Seated::start(system, nodes, relay.rooms, in_flight).await.context(system.name())?);
-            }
+        for start in 1..=plan.starts {
+            eprintln!("in turns, start {start} of {}", plan.starts);
+            self.take_once(plan, relay, systems, in_flight).await?;
         }
+        Ok(())
+    }
+
+    async fn take_once(
+        &mut self,
+        plan: &Plan,
+        relay: &relay::Plan,
+        systems: &[System],
+        in_flight: usize,
+    ) -> anyhow::Result<()> {
+        let starting = systems.iter().flat_map(|system| [plan.few, plan.many].map(|nodes| (system, nodes)));
+        let starting = starting.map(|(system, nodes)| async move {
+            Seated::start(system, nodes, relay.rooms, in_flight).await.context(system.name())
+        });
+        let seated: Vec<Seated> = try_join_all(starting).await?.into_iter().flatten().collect();
         for one in &seated {
             one.subject.processes.quiet(REST).await?;
         }
         let mut order: Vec<_> =
             seated.iter().flat_map(|one| [(one, one.usual, plan.rate), (one, one.busy, plan.busy_rate)]).collect();
-        for turn in 1..=plan.turns {
-            eprintln!("turn {turn} of {}", plan.turns);
+        for _ in 0..plan.turns {
             for (one, name, rate) in &order {
                 let relay = relay::Plan { rate: *rate, warm_up: WARM_UP, duration: plan.duration, ..*relay };
                 let figures = one.turn(&relay).await.with_context(|| label(name, one.nodes))?;
