@@ -155,7 +155,10 @@ export class DuetRoom {
    * does not, and is not lost either when the other peer uses this library and comes back. Never rejects.
    */
   send(...args: unknown[]): Promise<Answer>;
-  /** Gives up messages that are kept, and tells how many they were. */
+  /**
+   * Gives up messages that are kept, and tells how many they were. What is on its way is not sent again, should it be refused or the
+   * connection break: then its answer is `discarded` as well.
+   */
   discard(which?: (args: unknown[]) => boolean): number;
   /**
    * Asks whether the connection stands, and for fresh ICE servers; where no answer comes in time, it is replaced. Done by itself

@@ -68,7 +68,7 @@ export class DuetRoom {
   /** @type {Record<string, ReturnType<typeof setTimeout> | undefined>} */
   #timers = {};
 
-  /** @type {{ args: unknown[], settle: (answer: any) => void, sent: boolean }[]} */
+  /** @type {{ args: unknown[], settle: (answer: any) => void, sent: boolean, last: boolean }[]} */
   #queue = [];
   #inFlight = 0;
   #line = 0;
@@ -185,14 +185,21 @@ export class DuetRoom {
     if (this.#peer === "none") return told("no_peer", true);
     if (this.#queue.length >= this.#options.keep) return told("too_many_kept", true);
     return new Promise((settle) => {
-      this.#queue.push({ args, settle, sent: false });
+      this.#queue.push({ args, settle, sent: false, last: false });
       this.#pump();
     });
   }
 
-  /** Gives up what waits to be sent. @param {(args: unknown[]) => boolean} [which] */
+  /** Gives up what waits to be sent; what is on its way is not sent again. @param {(args: unknown[]) => boolean} [which] */
   discard(which = () => true) {
-    const gone = this.#queue.filter(({ args, sent }) => !sent && which(args));
+    const chosen = this.#queue.filter(({ args }) => which(args));
+    for (const entry of chosen) entry.last = true;
+    return this.#giveUp();
+  }
+
+  /** What is not on its way, and is not to be sent again. */
+  #giveUp() {
+    const gone = this.#queue.filter(({ sent, last }) => last && !sent);
     this.#queue = this.#queue.filter((entry) => !gone.includes(entry));
     for (const { settle } of gone) settle(refusal("discarded", false));
     return gone.length;
@@ -446,6 +453,7 @@ export class DuetRoom {
     this.#seated = false;
     if (this.#peer !== "none") this.#peer = "unknown";
     for (const entry of this.#queue) entry.sent = false;
+    this.#giveUp();
     this.#become("reconnecting");
     this.#emit("disconnected", { reason });
     if (reason === "io server disconnect") this.#comeLater();
@@ -485,11 +493,12 @@ export class DuetRoom {
     }
   }
 
-  /** @param {{ args: unknown[], settle: (answer: any) => void, sent: boolean }} entry @param {any} answer */
+  /** @param {{ args: unknown[], settle: (answer: any) => void, sent: boolean, last: boolean }} entry @param {any} answer */
   #answered(entry, answer) {
     this.#inFlight--;
     if (!answer?.ok && answer?.retryable && this.#queue.includes(entry)) {
       entry.sent = false;
+      this.#giveUp();
       this.#hesitant = true;
       // What was sent after it is waited for, so that it goes first.
       if (this.#inFlight === 0) this.#start("pump", pause(this.#pauses++), () => this.#pump());

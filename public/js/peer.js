@@ -187,7 +187,7 @@ export function createPeer(options) {
     ignoringOffer = !polite && collides;
     if (ignoringOffer) return;
     // An answer to an offer that was taken back, or asked for twice, has nothing to answer any more.
-    if (description.type === "answer" && pc.signalingState !== "have-local-offer") return;
+    if (description.type === "answer" && (settingAnswer || pc.signalingState !== "have-local-offer")) return;
 
     settingAnswer = description.type === "answer";
     await pc.setRemoteDescription(description).finally(() => (settingAnswer = false));

@@ -237,6 +237,10 @@ function greeted(state, hello, nonce) {
     if (before?.polite && before.heard === null && before.nonce < hello.nonce) return same(state);
     // A first peer that has not heard of the second yet still has to answer, or the second would wait for ever.
     if (!before || before.polite || before.heard !== null) met = paired(state, false, nonce);
+  } else if (before && !before.polite && before.heard !== null && hello.to !== before.nonce) {
+    // A hello of an earlier pairing came late, and the other left what was agreed on since for it: both begin anew.
+    met = paired(state, true, nonce);
+    return { state: met, effects: [helloOf(met)] };
   } else if (!before?.polite || before.heard !== null || hello.to !== before.nonce) {
     return same(state);
   }

@@ -166,6 +166,12 @@ async function story(t, ...events) {
   return { state, done, names: done.map((effect) => effect.do), after: (event) => step(state, event) };
 }
 
+/** The story from that state on. */
+async function after(t, state) {
+  const { step } = await pageModule(t, "state.js");
+  return { state, after: (event) => step(state, event) };
+}
+
 const first = [
   { type: "seated", outcome: "created" },
   { type: "met", last: false, nonce: "b" },
@@ -219,6 +225,34 @@ test("a hello that answers another pairing is not heard", async (t) => {
   assert.deepEqual(two.after({ type: "hello", hello: { nonce: "b", to: "old", keep: null }, nonce: "y" }).effects, []);
   const one = await story(t, ...first);
   assert.deepEqual(one.after({ type: "hello", hello: { nonce: "d", to: "b", keep: null }, nonce: "y" }).effects, []);
+});
+
+test("a hello of an earlier pairing that comes late stops nobody from agreeing", async (t) => {
+  for (const [late, fresh] of [["a", "c"], ["z", "c"]]) {
+    // One said hello once, and has answered a later connection since. The other is loaded again.
+    const joined = (nonce) => [{ type: "seated", outcome: "joined" }, { type: "met", last: true, nonce }];
+    const one = await story(t, ...joined(late), { type: "met", last: false, nonce: "b" });
+    const two = await story(t, ...joined(fresh));
+    const pages = { one: { page: one, to: "two" }, two: { page: two, to: "one" } };
+    const calls = {};
+    const way = [
+      { from: "two", hello: { nonce: fresh, keep: null } },
+      { from: "one", hello: { nonce: late, keep: null } },
+    ];
+    for (let made = 0; way.length > 0 && made < 50; made++) {
+      const { from, hello } = way.shift();
+      const { to } = pages[from];
+      const next = pages[to].page.after({ type: "hello", hello, nonce: `${to}${made}` });
+      pages[to].page = await after(t, next.state);
+      for (const effect of next.effects) {
+        if (effect.do === "sayHello") way.push({ from: to, hello: effect.hello });
+        if (effect.do === "openPeer") calls[to] = effect;
+      }
+    }
+    assert.deepEqual(way, [], "they never stop");
+    assert.equal(calls.one?.call, calls.two?.call, `${late}, ${fresh}`);
+    assert.notEqual(calls.one?.polite, calls.two?.polite);
+  }
 });
 
 for (const outcome of ["joined", "resumed"]) {
