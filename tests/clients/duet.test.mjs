@@ -208,6 +208,22 @@ test("a connection that is dead without a word is found out, and replaced", asyn
   assert.equal(answer.outcome, "joined");
 });
 
+test("what is given up on its way is not said again", async (t) => {
+  const line = await startLine(t, server.port);
+  const [first, second] = await openPair(t, t.name, { second: { url: line.url, window: 2 } });
+  line.hold();
+  const lost = ["on its way", "kept", "waits"].map((word) => second.send(word));
+  assert.equal(second.discard(([word]) => word !== "kept"), 1);
+  assert.equal((await lost[2]).code, "discarded");
+  assert.equal(second.pending, 2);
+  line.mendForNew();
+  assert.equal(await second.check({ timeoutMs: 300 }), null);
+  assert.equal((await lost[0]).code, "discarded");
+  assert.deepEqual(await lost[1], { ok: true });
+  await until("it is heard", () => first.heard().length > 0);
+  assert.deepEqual([first.heard(), second.pending], [[["kept"]], 0]);
+});
+
 test("what was acknowledged is not said again, whenever the line is cut", async (t) => {
   const line = await startLine(t, server.port);
   const [first, second] = await openPair(t, t.name, { second: { url: line.url } });
