@@ -259,7 +259,7 @@ impl Signaling {
     }
 
     /// Tells of who came before the answer to one's own join, and what they said meanwhile.
-    pub(super) fn tell_early(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, seat: &mut Seat) {
+    fn tell_early(self: &Arc<Self>, session: &Arc<Session>, room: &RoomName, seat: &mut Seat) {
         for Visit { link, said, left, .. } in std::mem::take(&mut seat.early).visits {
             let (peer, away) = (link.occupant.peer, link.away);
             self.tell_arrived(session, room, seat, link, &Arrival::default());
@@ -272,6 +272,29 @@ impl Signaling {
                 self.tell(session, reply::peer_reconnecting(room, peer, self.grace));
             }
         }
+    }
+
+    /// Whether `other`, beside whom `session` was seated, is gone already. Then it is told so, and of who came after.
+    pub(super) fn is_gone_early(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        room: &RoomName,
+        seat: &mut Seat,
+        other: Option<Occupant>,
+        mail: &mut Option<Vec<Mail>>,
+    ) -> bool {
+        if !seat.early.visits.is_empty() {
+            // Another came, or the same once more: it will have been told of this one, and this one of it.
+            self.hand_out(session, mail.take());
+            self.tell_early(session, room, seat);
+            return true;
+        }
+        let Some((other, reason)) = other.and_then(|other| Some((other, seat.left_early(other)?))) else {
+            return false;
+        };
+        self.hand_out(session, mail.take());
+        self.tell(session, reply::bye(room, other.peer, reason));
+        true
     }
 
     fn joined(
@@ -293,14 +316,8 @@ impl Signaling {
             seat.token = told.token;
             seat.take(Role::Joined, order);
             arrival = self::arrival(order, mail.as_deref().unwrap_or_default(), session.counts(), seat.token);
-            if !seat.early.visits.is_empty() {
-                // Gone, and another came, or the same once more: it will have been told of this one, and this one of it.
-                self.hand_out(session, mail.take());
-                return self.tell_early(session, room, seat);
-            }
-            if let Some(reason) = seat.left_early(other) {
-                self.hand_out(session, mail.take());
-                return self.tell(session, reply::bye(room, other.peer, reason));
+            if self.is_gone_early(session, room, seat, Some(other), &mut mail) {
+                return;
             }
             let linked = other_session.as_ref().map_or_else(|| Link::elsewhere(other), Link::here);
             let link = seat.link.insert(linked);

@@ -296,16 +296,10 @@ impl Signaling {
             seat.take(role, order);
             let arrival = arrival(order, mail.as_deref().unwrap_or_default(), session.counts(), token);
             resumption = Resumption { arrival, before, heard };
-            if !seat.early.visits.is_empty() {
-                // Gone, and another came: it will have been told of this one, and this one of it.
-                self.hand_out(session, mail.take());
-                return self.tell_early(session, room, seat);
+            if self.is_gone_early(session, room, seat, other, &mut mail) {
+                return;
             }
             let Some(other) = other else { return };
-            if let Some(reason) = seat.left_early(other) {
-                self.hand_out(session, mail.take());
-                return self.tell(session, reply::bye(room, other.peer, reason));
-            }
             let linked = other_session.as_ref().map_or_else(|| Link::elsewhere(other), Link::here);
             let link = seat.link.insert(linked);
             if other.node == self.node {
