@@ -288,7 +288,10 @@ async fn measure_all(
         }
     }
     if let Some(turns) = &plan.turns {
-        measured.turns.take(turns, &plan.relay, systems, options.in_flight).await?;
+        for start in 1..=turns.starts {
+            eprintln!("in turns, start {start} of {}", turns.starts);
+            measured.turns.take(turns, &plan.relay, systems, options.in_flight).await?;
+        }
     }
     Ok(())
 }

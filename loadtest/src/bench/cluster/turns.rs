@@ -81,25 +81,11 @@ impl Seated {
 }
 
 impl Turns {
-    /// Starts all clusters, loads them in turns and ends them, as often as planned.
+    /// Starts all clusters, loads them in turns and ends them.
     ///
     /// # Errors
     /// When one cannot be started or measured.
     pub async fn take(
-        &mut self,
-        plan: &Plan,
-        relay: &relay::Plan,
-        systems: &[System],
-        in_flight: usize,
-    ) -> anyhow::Result<()> {
-        for start in 1..=plan.starts {
-            eprintln!("in turns, start {start} of {}", plan.starts);
-            self.take_once(plan, relay, systems, in_flight).await?;
-        }
-        Ok(())
-    }
-
-    async fn take_once(
         &mut self,
         plan: &Plan,
         relay: &relay::Plan,
